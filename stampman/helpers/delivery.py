@@ -1,0 +1,199 @@
+"""What happens to a message: outcomes, attempts, states, and the conclusion.
+
+All times are seconds since the epoch, UTC, as floats; a monotonic time says
+so in its name or its docstring.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+MAX_UNCERTAIN = 3       # uncertain attempts under `failover`, then it is held
+MAX_CRASHES = 5         # attempts that took the process with them: poison
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Where time comes from: handed in, so that tests need not wait."""
+
+    now: Callable[[], float]            # wall clock, seconds since the epoch
+    monotonic: Callable[[], float]      # seconds; never jumps
+
+
+class Kind(StrEnum):
+    """How an attempt ended."""
+
+    accepted = 'accepted'           # the provider took responsibility
+    rejected = 'rejected'           # this email is refused for good, anywhere
+    unsupported = 'unsupported'     # this provider cannot carry this email
+    refused = 'refused'             # this provider will not serve us
+    deferred = 'deferred'           # not now, and surely not taken
+    uncertain = 'uncertain'         # handed over, no proof either way
+
+
+class State(StrEnum):
+    """Where a message stands."""
+
+    queued = 'queued'               # will be sent as soon as it is due
+    sending = 'sending'             # somebody holds the lease
+    deferred = 'deferred'           # no service would take it; tried again
+    uncertain = 'uncertain'         # a provider may have taken it
+    accepted = 'accepted'           # a provider took it
+    rejected = 'rejected'           # refused for good
+    failed = 'failed'               # nobody could carry it, or in time
+    cancelled = 'cancelled'         # withdrawn by a person
+
+
+WAITING = frozenset({State.queued, State.deferred, State.uncertain})
+SETTLED = frozenset({
+    State.accepted, State.rejected, State.failed, State.cancelled})
+
+
+class Outcome(BaseModel):
+    """How an attempt ended, and what a person should know of it.
+
+    `reason` is for people: no address, no key, no part of the email.
+    `code` is the provider's own word. `retry_after` is in seconds. `alert`
+    asks for a person's eye. `throttled` says a deferral is about our pace,
+    `domain_only` that a refusal is about the sender's domain: neither then
+    speaks of the account's health. `simulated`: no mail really goes out.
+    """
+
+    model_config = ConfigDict(frozen=True, extra='forbid')
+
+    kind: Kind
+    reason: str = ''
+    code: str = ''
+    http_status: int | None = None
+    provider_message_id: str | None = None
+    retry_after: float | None = None
+    throttled: bool = False
+    domain_only: bool = False
+    alert: bool = False
+    simulated: bool = False
+
+
+class Attempt(BaseModel):
+    """One delivery of one message by one service.
+
+    `outcome` is None while it runs. `resolved` is a person's word on an
+    uncertain one: `accepted` or `not_sent`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra='forbid')
+
+    id: str
+    service: str
+    provider: str
+    round: int
+    started_at: float
+    ended_at: float | None = None
+    outcome: Outcome | None = None
+    resolved: str | None = None
+
+    @property
+    def is_uncertain(self) -> bool:
+        """Whether a provider may hold the message because of it."""
+        return (self.outcome is not None
+                and self.outcome.kind is Kind.uncertain
+                and self.resolved is None)
+
+
+class Recipient(BaseModel):
+    """Whom a message goes to, and the last thing known about that."""
+
+    model_config = ConfigDict(frozen=True, extra='forbid')
+
+    email: str
+    kind: str                   # `to`, `cc` or `bcc`
+    status: str
+    reason: str = ''
+    provider_message_id: str | None = None
+
+
+class Message(BaseModel):
+    """One submission, as stored; its email lies apart.
+
+    `round` counts the walks of the pool that are over. Policy looks at
+    attempts since `restarted_at`, the last time a person set it going.
+    """
+
+    model_config = ConfigDict(frozen=True, extra='forbid')
+
+    id: str
+    pool: str
+    state: State
+    created_at: float
+    expires_at: float
+    on_uncertain: str
+    round: int = 0
+    next_attempt_at: float | None = None
+    restarted_at: float = 0.0
+    crashes: int = 0
+    possible_duplicate: bool = False
+    reason: str = ''
+    attempts: tuple[Attempt, ...] = ()
+    recipients: tuple[Recipient, ...] = ()
+
+    @property
+    def recent(self) -> tuple[Attempt, ...]:
+        """The attempts that policy looks at."""
+        return tuple(attempt for attempt in self.attempts
+                     if attempt.started_at >= self.restarted_at)
+
+    @property
+    def accepted_by(self) -> Attempt | None:
+        """The attempt by which a provider took the message."""
+        return next((attempt for attempt in self.attempts if
+                     attempt.resolved == Kind.accepted or attempt.outcome
+                     and attempt.outcome.kind is Kind.accepted), None)
+
+
+class Claim(NamedTuple):
+    """The right to deliver a message until `lease_until`; `fence` numbers
+    the claims of a message, so that an older holder is turned away."""
+
+    message_id: str
+    owner: str
+    fence: int
+    lease_until: float
+
+
+# The most hopeful first: what a message has come to, over all attempts.
+HOPE = (Kind.accepted, Kind.uncertain, Kind.rejected, Kind.deferred,
+        Kind.refused, Kind.unsupported)
+
+
+def conclude(attempts: Iterable[Attempt]) -> Kind | None:
+    """Return what `attempts` amount to, or None where none has ended."""
+    kinds = {_standing(attempt) for attempt in attempts if attempt.outcome}
+    return next((kind for kind in HOPE if kind in kinds), None)
+
+
+def _standing(attempt):
+    """A person's word on an uncertain attempt replaces it."""
+    if attempt.resolved == Kind.accepted:
+        return Kind.accepted
+    if attempt.resolved == 'not_sent':
+        return Kind.deferred
+    return attempt.outcome.kind
+
+
+def must_hold(message: Message) -> str:
+    """Return why nothing more may be tried without a person, or ''."""
+    uncertain = sum(attempt.is_uncertain for attempt in message.recent)
+    if message.crashes >= MAX_CRASHES:
+        return f'poison: it crashed the process {message.crashes} times'
+    if uncertain and message.on_uncertain == 'hold':
+        return 'held: a provider may have taken it'
+    if uncertain >= MAX_UNCERTAIN:
+        return f'held after {uncertain} uncertain attempts'
+    return ''
+
+
+def open_attempt(attempts: Sequence[Attempt]) -> Attempt | None:
+    """Return the attempt that has begun and not ended."""
+    return next((one for one in attempts if one.outcome is None), None)

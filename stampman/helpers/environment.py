@@ -1,0 +1,105 @@
+"""The environment of the process: what is not in the config file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import dotenv
+
+from stampman.helpers.config import absolute_url, names_in
+from stampman.helpers.exceptions import ConfigError, FieldError
+
+# Every STAMPMAN_* that means something, beside those the config names.
+VARIABLES = frozenset({
+    'STAMPMAN_CONFIG', 'STAMPMAN_PUBLIC_URL', 'STAMPMAN_SECRET_KEY',
+    'STAMPMAN_WORKER', 'STAMPMAN_ENV'})
+MIN_SECRET = 32     # characters of STAMPMAN_SECRET_KEY
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What the environment says, `.env` beside the config included.
+
+    `variables` holds all of it; a variable that is really set wins over
+    `.env`. `worker` is `embedded` or `off`. On a `dyno` the disk is thrown
+    away at every restart. `secret_key` signs the admins' sessions; without
+    one nobody can sign in.
+    """
+
+    config_path: Path
+    database_url: str = field(repr=False)
+    public_url: str | None
+    secret_key: str | None = field(repr=False)
+    worker: str
+    production: bool
+    dyno: bool
+    sentry_dsn: str | None = field(repr=False)
+    port: int
+    processes: int
+    variables: Mapping[str, str] = field(repr=False)
+
+
+def read(environ: Mapping[str, str]) -> Environment:
+    """Return the environment; raises ConfigError with every problem."""
+    path = Path(environ.get('STAMPMAN_CONFIG') or 'config.json').absolute()
+    dotfile = dotenv.dotenv_values(path.parent / '.env', interpolate=False)
+    merged = {**{name: value or '' for name, value in dotfile.items()},
+              **environ}
+    errors = [FieldError(name, f'is not known; these are: '
+                         f'{", ".join(sorted(VARIABLES))}')
+              for name in sorted(merged)
+              if name.startswith('STAMPMAN_')
+              and name not in VARIABLES | names_in(path)]
+
+    def checked(name, convert, default=None):
+        try:
+            return convert(merged[name]) if merged.get(name) else default
+        except ValueError as error:
+            errors.append(FieldError(name, str(error)))
+
+    found = Environment(
+        config_path=path,
+        database_url=(merged.get('DATABASE_URL')
+                      or f'sqlite:///{path.parent / "stampman.db"}'),
+        public_url=checked('STAMPMAN_PUBLIC_URL', absolute_url),
+        secret_key=checked('STAMPMAN_SECRET_KEY', _secret),
+        worker=checked('STAMPMAN_WORKER', _one_of('embedded', 'off'),
+                       'embedded'),
+        production=('DYNO' in merged or checked(
+            'STAMPMAN_ENV', _one_of('production', 'development'))
+            == 'production'),
+        dyno='DYNO' in merged,
+        sentry_dsn=merged.get('SENTRY_API_DSN') or None,
+        port=checked('PORT', _number(65535), 8000),
+        processes=checked('WEB_CONCURRENCY', _number(1024), 1),
+        variables=merged)
+    if found.dyno and found.database_url.startswith('sqlite'):
+        errors.append(FieldError(
+            'DATABASE_URL', 'SQLite would lose every message here: the disk '
+            'of a dyno is thrown away. Add a PostgreSQL add-on.'))
+    if errors:
+        raise ConfigError('the environment is not valid:', errors=errors)
+    return found
+
+
+def _secret(text):
+    if len(text) < MIN_SECRET:
+        raise ValueError(f'must have at least {MIN_SECRET} characters; '
+                         '"stampman init" makes one')
+    return text
+
+
+def _one_of(*words):
+    def check(text):
+        if text not in words:
+            raise ValueError(f'must be one of: {", ".join(words)}')
+        return text
+    return check
+
+
+def _number(most):
+    def check(text):
+        if not text.isdecimal() or not 0 < int(text) <= most:
+            raise ValueError(f'must be a whole number from 1 to {most}')
+        return int(text)
+    return check

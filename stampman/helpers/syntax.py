@@ -1,0 +1,173 @@
+"""The rules of text that ends up in an email: RFC 5322, 2045, 2047, 3339.
+
+What passes here can be written into a header by any provider without
+creating or altering another one: control characters, and RFC 2047 words
+that decode to them, are refused (CVE-2024-6923 and CVE-2026-1299 came from
+leaving this to the MIME library).
+
+Each function takes what a client sent and returns it as we keep it, or
+raises ValueError with a message that follows the field's name.
+"""
+
+import base64
+import binascii
+import codecs
+import quopri
+import re
+from datetime import datetime
+from typing import Any
+
+import email_validator
+
+# `.test`, `.example` and the like are for tests and intranets; whether mail
+# to them can be delivered is the provider's to say.
+email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
+
+# Set by others, or by us, or they steer a provider behind our back. A name
+# that ends in "-" stands for all that begin with it. Lower case.
+RESERVED_HEADERS = frozenset({
+    'from', 'sender', 'to', 'cc', 'bcc', 'reply-to', 'subject', 'date',
+    'message-id', 'return-path', 'received', 'mime-version', 'content-',
+    'resent-', 'dkim-signature', 'domainkey-signature', 'arc-',
+    'authentication-results', 'received-spf', 'delivered-to',
+    'x-stampman-', 'x-smtpapi', 'x-sg-', 'x-mc-', 'x-mailgun-', 'x-ses-',
+    'x-mandrill-', 'x-pm-', 'x-msys-', 'x-mj-', 'x-sib-'})
+RESERVED_METADATA = 'stampman_'     # our own ids travel under this prefix
+
+_CONTROL = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
+_BODY_CONTROL = re.compile('[\x00\ud800-\udfff]')
+_ENCODED_WORD = re.compile(r'=\?([^?\s]*)\?([^?\s]*)\?([^?]*)\?=')
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,126}")
+_TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
+_CONTENT_TYPE = re.compile(
+    rf'{_TOKEN}/{_TOKEN}'
+    rf'(\s*;\s*{_TOKEN}=({_TOKEN}|"[^"\\]*"))*')
+_NAMED_ADDRESS = re.compile(r'\s*(?P<name>.*?)\s*<(?P<email>[^<>]*)>\s*')
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_RFC3339 = re.compile(
+    r'\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)')
+
+
+def header_safe(text: str) -> str:
+    """Return `text` if it can stand in a header as it is.
+
+    Raises ValueError for control characters, line separators and lone
+    surrogates, plain or hidden in an RFC 2047 encoded word.
+    """
+    if not isinstance(text, str):
+        raise ValueError('must be a string')
+    if bad := _CONTROL.search(text):
+        raise ValueError(
+            f'must not contain the control character U+{ord(bad[0]):04X}')
+    for charset, encoding, content in _ENCODED_WORD.findall(text):
+        if _CONTROL.search(_decoded_word(charset, encoding, content)):
+            raise ValueError('must not hide control characters in an '
+                             'encoded word (RFC 2047)')
+    return text
+
+
+def _decoded_word(charset, encoding, content):
+    """Decode one RFC 2047 word; raise ValueError where it has no meaning."""
+    try:
+        if encoding.lower() == 'q':
+            raw = quopri.decodestring(content.encode(), header=True)
+        elif encoding.lower() == 'b':
+            raw = base64.b64decode(content + '=' * (-len(content) % 4))
+        else:
+            raise ValueError
+        name = codecs.lookup(charset.partition('*')[0]).name
+        return raw.decode(name)
+    except (LookupError, ValueError, binascii.Error):
+        raise ValueError('must not contain an encoded word (RFC 2047) that '
+                         'cannot be decoded') from None
+
+
+def address(email: str) -> str:
+    """Return `email` as it is sent: domain as lower-case A-label (UTS 46).
+
+    Raises ValueError unless it is exactly one address with a domain name.
+    """
+    try:
+        valid = email_validator.validate_email(
+            email, check_deliverability=False)
+    except email_validator.EmailNotValidError as error:
+        raise ValueError(f'is not an email address: {error}') from None
+    return f'{valid.local_part}@{valid.ascii_domain}'
+
+
+def split_address(value: Any) -> Any:
+    """Bring every form of an address into {'email', 'name'}."""
+    if not isinstance(value, str):
+        return value
+    header_safe(value)
+    if not (named := _NAMED_ADDRESS.fullmatch(value)):
+        return {'email': value}
+    name = named['name']
+    if quoted := _QUOTED.fullmatch(name):
+        name = re.sub(r'\\(.)', r'\1', quoted[1])
+    elif re.search(r'[",;:@<>\\]', name):
+        raise ValueError('must be one address; a name that contains '
+                         '" , ; : @ < > or \\ stands in "quotes"')
+    return {'email': named['email'], 'name': name}
+
+
+def header_name(name: str) -> str:
+    if not _HEADER_NAME.fullmatch(name):
+        raise ValueError('is not a header name (RFC 5322)')
+    lower = name.lower()
+    if any(lower == reserved or reserved[-1] == '-'
+           and lower.startswith(reserved) for reserved in RESERVED_HEADERS):
+        raise ValueError('is a header that cannot be set here')
+    return name
+
+
+def content_type(text: str) -> str:
+    if not _CONTENT_TYPE.fullmatch(text):
+        raise ValueError('is not a media type, like "application/pdf"')
+    if text.lower().startswith('multipart/'):
+        raise ValueError('must not be a multipart type')
+    return text
+
+
+def content_id(text: str) -> str:
+    text = text[1:-1] if re.fullmatch('<.*>', text) else text
+    if not re.fullmatch(r'[!#-;=?-~]+', text):
+        raise ValueError('must be printable ASCII without spaces, quotes '
+                         'and angle brackets')
+    return text
+
+
+def metadata_key(key: str) -> str:
+    if not key.strip():
+        raise ValueError('must not be empty')
+    if key.lower().startswith(RESERVED_METADATA):
+        raise ValueError(f'must not begin with "{RESERVED_METADATA}"')
+    return key
+
+
+def body_text(text: str) -> str:
+    if bad := _BODY_CONTROL.search(text):
+        raise ValueError(
+            f'must not contain the character U+{ord(bad[0]):04X}')
+    return text
+
+
+def base64_bytes(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value
+    try:
+        if not isinstance(value, str) or len(value) % 4:
+            raise ValueError
+        return base64.b64decode(value, validate=True)
+    except ValueError:
+        raise ValueError('must be a string of base64 (RFC 4648), padded and '
+                         'without line breaks') from None
+
+
+def rfc3339(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value
+    if not isinstance(value, str) or not _RFC3339.fullmatch(value):
+        raise ValueError('must be a time like "2026-01-31T12:00:00Z", with '
+                         'its offset (RFC 3339)')
+    return datetime.fromisoformat(value.upper().replace(' ', 'T'))

@@ -1,0 +1,199 @@
+"""The contract of a store: where messages live, and the queue they are.
+
+Every method is one transaction. It is durable when it returns: what was
+written survives a power cut. Where the store cannot be read or written a
+method raises StoreUnavailable, and then nothing of it has happened, except
+that the end of a commit may stay unknown.
+
+Times are seconds since the epoch, UTC; the caller brings them.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from stampman.helpers.delivery import Attempt, Claim, Message, State
+from stampman.helpers.mail import Email
+
+ORPHANED = 'the process ended before the answer was recorded'
+
+
+class Claimed(NamedTuple):
+    """A message that is ours to deliver, with all its attempts."""
+
+    claim: Claim
+    message: Message
+
+
+class Filter(NamedTuple):
+    """Which messages of a pool to list; None does not filter.
+
+    `since` (inclusive) and `until` (exclusive) are times of creation,
+    `after` is the id of the last message of the page before.
+    """
+
+    state: State | None = None
+    recipient: str | None = None
+    since: float | None = None
+    until: float | None = None
+    after: str | None = None
+
+
+class HealthRow(NamedTuple):
+    """One account's health as stored; what `state` means is health.py's."""
+
+    key: str
+    version: int
+    state: Mapping[str, Any]
+
+
+class AbstractStore(ABC):
+    """One store, shared by any number of threads and processes.
+
+    It is opened after a fork: no connection is made before the first call.
+    """
+
+    # -- its own state ---------------------------------------------------
+
+    @abstractmethod
+    def migrate(self) -> bool:
+        """Bring the schema up to date, under a lock; say if it was behind."""
+
+    @abstractmethod
+    def schema_problem(self) -> str:
+        """Return why this program cannot use the schema, or ''.
+
+        The text says what to do.
+        """
+
+    @abstractmethod
+    def check_writable(self, now: float) -> None:
+        """Write something; raises StoreUnavailable where that fails."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give up all connections; the store opens again when it is used."""
+
+    # -- the message's way -------------------------------------------------
+
+    @abstractmethod
+    def add(self, message: Message, email: Email,
+            claim: Claim | None = None, rate: float | None = None) -> None:
+        """Store a message, its recipients (from `message`) and its email.
+
+        With a `claim` it is stored as claimed by it: `message.state` is then
+        `sending`. With a `rate`, in messages per second, TooManyRequests is
+        raised with `retry_after` where the pool has stored more than that;
+        a pool may store one second's worth (at least one message) at once.
+        """
+
+    @abstractmethod
+    def claim_due(self, owner: str, now: float, lease_until: float,
+                  limit: int = 1) -> Sequence[Claimed]:
+        """Claim what is due at `now`, the longest due first.
+
+        Due is a waiting message (`queued`, `deferred`, `uncertain`) whose
+        `next_attempt_at` has come, and a `sending` one whose lease has run
+        out: that one is rescued. An attempt it had begun is ended as
+        `uncertain` with the reason ORPHANED, and `crashes` is one more. A
+        claimed message is `sending`, has no `next_attempt_at`, and its fence
+        is one more than before. No two callers get the same message.
+        """
+
+    @abstractmethod
+    def begin(self, claim: Claim, attempt: Attempt, lease_until: float,
+              possible_duplicate: bool = False) -> Claim:
+        """Write that `attempt` begins, and extend the lease to that time.
+
+        Returns the extended claim. `possible_duplicate` is set on the
+        message where True. Raises LeaseLost, and writes nothing, where the
+        message is not `sending` under this claim's fence any more.
+        """
+
+    @abstractmethod
+    def end(self, attempt: Attempt, message_id: str) -> None:
+        """Write how `attempt` ended (`ended_at` and `outcome`).
+
+        The attempt is its writer's, whoever holds the lease now; an outcome
+        written by a rescue gives way to it. Where it is `accepted`, the
+        message is `accepted` from whatever state, with no lease and no
+        `next_attempt_at`, and so are all its recipients, with the
+        provider's message id.
+        """
+
+    @abstractmethod
+    def finish(self, claim: Claim, state: State, *, round: int,
+               next_attempt_at: float | None = None,
+               reason: str = '') -> None:
+        """Give the message back in `state`, with no lease.
+
+        Its recipients that are neither `accepted` nor `rejected` take the
+        state as their status, and the reason. Raises LeaseLost, and writes
+        nothing, where the claim does not hold any more.
+        """
+
+    @abstractmethod
+    def change(self, pool: str, message_id: str, expected: Iterable[State],
+               state: State, *, now: float, reason: str = '',
+               resolved: str | None = None,
+               next_attempt_at: float | None = None,
+               restarted_at: float | None = None,
+               expires_at: float | None = None) -> Message:
+        """Apply a person's act: move a message from `expected` to `state`.
+
+        What is None stays, but `next_attempt_at`, which is set as given.
+        `resolved` is written on every uncertain attempt without one; a
+        `restarted_at` also sets `crashes` to 0. Recipients follow as in
+        `finish`. Returns the message as it is then. Raises NotFound where
+        the pool has no such message, and Conflict where its state is
+        another one.
+        """
+
+    @abstractmethod
+    def hasten(self, pools: Iterable[str], now: float) -> int:
+        """Make the `deferred` messages of `pools` due now; say how many."""
+
+    # -- what is known ---------------------------------------------------
+
+    @abstractmethod
+    def message(self, pool: str, message_id: str) -> Message:
+        """Return a message with attempts (oldest first) and recipients.
+
+        Raises NotFound where the pool has none such.
+        """
+
+    @abstractmethod
+    def email(self, message_id: str) -> Email:
+        """Return the content of a message; raises NotFound."""
+
+    @abstractmethod
+    def page(self, pool: str, filter: Filter = Filter(),
+             limit: int = 50) -> tuple[Sequence[Message], bool]:
+        """Return messages of a pool, newest first, and if there are more.
+
+        They come without attempts and recipients.
+        """
+
+    @abstractmethod
+    def waiting(self) -> Mapping[tuple[str, State], int]:
+        """Return how many messages of each pool are in each state that is
+        not settled."""
+
+    # -- what processes share --------------------------------------------
+
+    @abstractmethod
+    def health(self) -> Mapping[str, HealthRow]:
+        """Return the health of every account that ever had trouble."""
+
+    @abstractmethod
+    def put_health(self, row: HealthRow, now: float) -> bool:
+        """Write `row` if the stored version is one less than `row.version`
+        (a first version is 1); say if it was."""
+
+    @abstractmethod
+    def beat(self, owner: str, now: float) -> None:
+        """Note that the worker `owner` was alive at `now`."""
+
+    @abstractmethod
+    def last_beat(self) -> float | None:
+        """Return when a worker was last known to be alive."""
