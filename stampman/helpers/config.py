@@ -14,12 +14,12 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
-    AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StrictBool,
-    StrictStr, ValidationError, model_validator)
+    AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr,
+    StrictBool, StrictStr, ValidationError, model_validator)
 
 from stampman.helpers import syntax
 from stampman.helpers.exceptions import ConfigError, FieldError
-from stampman.helpers.mail import Limits, problems
+from stampman.helpers.mail import REQUIRED, UNKNOWN, Limits, problems
 
 DAY = 86400.0       # seconds
 VARIABLE = re.compile(r'\$\{([A-Za-z_][A-Za-z0-9_]*)\}')
@@ -49,7 +49,9 @@ def _key(key: SecretStr) -> SecretStr:
 def _allowed_sender(text: str) -> str:
     if text == '*':
         return text
-    return syntax.address(text) if '@' in text else domain_name(text)
+    if '@' in text:
+        return syntax.address(text).lower()
+    return domain_name(text)
 
 
 def key_digest(key: str) -> bytes:
@@ -65,27 +67,45 @@ Secret = Annotated[SecretStr, Field(min_length=1)]
 
 
 class Settings(BaseModel):
-    """Base of all settings: unknown keys are errors, `_comments` are not."""
+    """Base of all settings: unknown keys are errors."""
 
     model_config = ConfigDict(extra='forbid', frozen=True)
 
-    @model_validator(mode='before')
-    @classmethod
-    def _without_comments(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            return {key: value for key, value in data.items()
-                    if not str(key).startswith('_') and key != '$schema'}
-        return data
+
+def _not_bool(value: Any) -> Any:
+    if isinstance(value, bool):     # which Python takes for 0 and 1
+        raise ValueError('must be a number')
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_not_bool)]
+Number = Annotated[float, BeforeValidator(_not_bool)]
 
 
 def absolute_url(text: str) -> str:
     """Return an absolute http(s) URL without its last slash."""
-    url = urlsplit(text)
-    if url.scheme not in ('http', 'https') or not url.hostname:
-        raise ValueError('must be a URL like "https://api.example.com"')
-    if url.query or url.fragment or url.username:
+    url = _http_url(text)
+    if url.query or url.fragment or '@' in url.netloc:
         raise ValueError('must not have a query, a fragment or a user')
     return text.rstrip('/')
+
+
+def _http_url(text):
+    try:
+        url = urlsplit(text)
+        if not (re.fullmatch('[!-~]+', text) and url.hostname
+                and url.scheme in ('http', 'https') and url.port != 0):
+            raise ValueError
+    except ValueError:
+        raise ValueError(
+            'must be a URL like "https://api.example.com"') from None
+    return url
+
+
+def proxy_url(text: str) -> str:
+    """Return the URL of an HTTP proxy; it may hold a user and a password."""
+    _http_url(text)
+    return text
 
 
 def base_url(text: str) -> str:
@@ -102,6 +122,7 @@ def base_url(text: str) -> str:
 
 
 BaseUrl = Annotated[StrictStr, AfterValidator(base_url)]
+ProxyUrl = Annotated[StrictStr, AfterValidator(proxy_url)]
 
 
 class ServiceSettings(Settings):
@@ -112,11 +133,11 @@ class ServiceSettings(Settings):
     """
 
     provider: StrictStr = ''
-    priority: int = 1
+    priority: Whole = 1
     enabled: StrictBool = True
     base_url: BaseUrl | None = None
-    proxy: StrictStr | None = None
-    timeout: float = Field(10.0, gt=0, le=60)
+    proxy: ProxyUrl | None = Field(None, repr=False)
+    timeout: Number = Field(10.0, gt=0, le=60)
 
 
 class Keyholder(Settings):
@@ -148,12 +169,13 @@ class PoolConfig(Keyholder):
     allowed_senders: tuple[
         Annotated[StrictStr, AfterValidator(_allowed_sender)], ...] = ()
     on_uncertain: Literal['hold', 'failover'] = 'failover'
-    expires_after: float = Field(DAY, ge=60, le=30 * DAY)
-    rate: float | None = Field(None, gt=0, le=100_000)
+    expires_after: Number = Field(DAY, ge=60, le=30 * DAY)
+    rate: Annotated[Number, Field(gt=0, le=100_000)] | None = None
 
     def allows(self, email: str) -> bool:
         """Say whether this pool may send from the address `email`."""
         allowed = self.allowed_senders or (self.domain,)
+        email = email.lower()
         return bool({'*', email, email.rpartition('@')[2]} & set(allowed))
 
 
@@ -184,17 +206,17 @@ def load(path: Path, environ: Mapping[str, str],
     raises KeyError with the names there are. Raises ConfigError that names
     every problem and its place.
     """
-    raw = _read(path)
-    filled, errors = fill(raw, environ)
+    filled, errors = fill(_read(path), environ)
+    unset = {error.field for error in errors}
+    config = None
     try:
         config = Config.model_validate(filled)
     except ValidationError as failure:
-        config = None
-        missing = {place for place, _ in errors}
-        errors += [FieldError(*problem) for problem in problems(failure)
-                   if problem[0] not in missing]
+        errors += [FieldError(where, _naming_the_right(message, where))
+                   for where, message in problems(failure)
+                   if where not in unset]
     services, more = _services(filled, settings_of)
-    errors += more
+    errors += [error for error in more if error.field not in unset]
     if config:
         errors += _contradictions(config)
     if errors:
@@ -204,26 +226,55 @@ def load(path: Path, environ: Mapping[str, str],
         for number, pool in enumerate(config.pools))})
 
 
-def names_in(path: Path) -> frozenset[str]:
-    """Return the environment variables that the file in `path` names."""
+# What a place in the file, without its last step, is read as.
+_MODELS = {'': Config, 'pools': PoolConfig, 'admins': AdminConfig,
+           'limits': Limits}
+
+
+def _naming_the_right(message, where):
+    model = _MODELS[re.sub(r'\[.*', '', where.rpartition('.')[0])]
+    return _with_right_names(message, model)
+
+
+def _with_right_names(message, model):
+    """A wrong key is an error that names the right ones."""
+    if message != UNKNOWN:
+        return message
+    known = ', '.join(sorted(model.model_fields))
+    return f'is not a setting here; these are: {known}'
+
+
+def names_in(path: Path) -> frozenset[str] | None:
+    """Return the environment variables that the file in `path` names.
+
+    None where it cannot be read; load() says why.
+    """
     try:
         return frozenset(VARIABLE.findall(path.read_text('utf-8')))
     except (OSError, UnicodeDecodeError):
-        return frozenset()      # load() reports what is wrong with it
+        return None
 
 
 def _read(path):
     try:
-        raw = json.loads(path.read_text('utf-8'), object_pairs_hook=_once)
+        raw = json.loads(path.read_text('utf-8'), object_pairs_hook=_once,
+                         parse_constant=_no_constant)
     except OSError as error:
         raise ConfigError(f'{path} cannot be read: {error.strerror}. Set '
                           'STAMPMAN_CONFIG to the path of your config.'
                           ) from None
+    except RecursionError:
+        raise ConfigError(f'{path} is nested too deeply') from None
     except ValueError as error:     # also what is not UTF-8
         raise ConfigError(f'{path} is not JSON: {error}') from None
     if not isinstance(raw, dict):
         raise ConfigError(f'{path} must be a JSON object')
+    raw.pop('$schema', None)
     return raw
+
+
+def _no_constant(name):
+    raise ValueError(f'{name} is not a number in JSON')
 
 
 def _once(pairs):
@@ -236,12 +287,14 @@ def _once(pairs):
 def fill(raw: Any, environ: Mapping[str, str], place: str = ''):
     """Return `raw` with each `${NAME}` filled in, and what is missing.
 
-    A variable that is not set is no problem in a service that is not
-    enabled.
+    Keys that begin with `_` are comments: they are left out. A variable
+    that is not set is no problem in a service that is not enabled.
     """
     if isinstance(raw, dict):
         filled, errors = {}, []
         for key, value in raw.items():
+            if key.startswith('_'):
+                continue
             filled[key], more = fill(
                 value, environ, f'{place}.{key}' if place else key)
             errors += more
@@ -272,8 +325,6 @@ def _services(filled, settings_of):
         if not isinstance(services, dict):
             continue
         for name, settings in services.items():
-            if name.startswith('_'):
-                continue
             place = f'pools[{number}].services.{name}'
             parsed[-1][name], more = _service(name, settings, settings_of)
             errors += [FieldError(
@@ -295,17 +346,21 @@ def _service(name, settings, settings_of):
     try:
         return model.model_validate({**settings, 'provider': provider}), ()
     except ValidationError as failure:
-        if settings.get('enabled') is False:
-            return ServiceSettings(provider=provider, enabled=False), ()
-        return None, _with_right_names(problems(failure), model)
+        found = problems(failure)
+    unused = None
+    if settings.get('enabled') is False:
+        unused = ServiceSettings(provider=provider, enabled=False)
+        found = [(where, message) for where, message in found
+                 if not _may_wait(settings, where, message)]
+    return unused, [(where, _with_right_names(message, model))
+                    for where, message in found]
 
 
-def _with_right_names(found, model):
-    """A wrong key is an error that names the right ones."""
-    known = ', '.join(sorted(model.model_fields))
-    return [(field, f'is not a setting here; these are: {known}'
-             if message.startswith('is not a field') else message)
-            for field, message in found]
+def _may_wait(settings, where, message):
+    """Whether a problem is none as long as the service is not enabled."""
+    value = settings.get(where)
+    is_unset = isinstance(value, str) and VARIABLE.search(value)
+    return message == REQUIRED or is_unset and message != UNKNOWN
 
 
 def _contradictions(config):
@@ -317,10 +372,8 @@ def _contradictions(config):
         if (first := domains.setdefault(pool.domain, place)) != place:
             errors.append(FieldError(
                 f'{place}.domain', f'is the domain of {first} too'))
-        if not any(not name.startswith('_')
-                   and isinstance(service, dict)
-                   and service.get('enabled', True)
-                   for name, service in pool.services.items()):
+        if not any(isinstance(service, dict) and service.get('enabled', True)
+                   for service in pool.services.values()):
             errors.append(FieldError(
                 f'{place}.services', 'at least one must be enabled'))
     holders += [(f'admins[{number}]', admin)

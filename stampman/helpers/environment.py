@@ -1,10 +1,11 @@
 """The environment of the process: what is not in the config file."""
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import dotenv
+from dotenv.parser import parse_stream
 
 from stampman.helpers.config import absolute_url, names_in
 from stampman.helpers.exceptions import ConfigError, FieldError
@@ -12,7 +13,8 @@ from stampman.helpers.exceptions import ConfigError, FieldError
 # Every STAMPMAN_* that means something, beside those the config names.
 VARIABLES = frozenset({
     'STAMPMAN_CONFIG', 'STAMPMAN_PUBLIC_URL', 'STAMPMAN_SECRET_KEY',
-    'STAMPMAN_WORKER', 'STAMPMAN_ENV'})
+    'STAMPMAN_WORKER', 'STAMPMAN_ENV',
+    'STAMPMAN_POOL_KEY', 'STAMPMAN_ADMIN_KEY'})     # what `init` makes
 MIN_SECRET = 32     # characters of STAMPMAN_SECRET_KEY
 
 
@@ -42,14 +44,13 @@ class Environment:
 def read(environ: Mapping[str, str]) -> Environment:
     """Return the environment; raises ConfigError with every problem."""
     path = Path(environ.get('STAMPMAN_CONFIG') or 'config.json').absolute()
-    dotfile = dotenv.dotenv_values(path.parent / '.env', interpolate=False)
-    merged = {**{name: value or '' for name, value in dotfile.items()},
-              **environ}
-    errors = [FieldError(name, f'is not known; these are: '
-                         f'{", ".join(sorted(VARIABLES))}')
-              for name in sorted(merged)
-              if name.startswith('STAMPMAN_')
-              and name not in VARIABLES | names_in(path)]
+    dotfile, errors = _dotfile(path.parent / '.env')
+    merged = {**dotfile, **environ}
+    if 'STAMPMAN_CONFIG' in dotfile and 'STAMPMAN_CONFIG' not in environ:
+        errors.append(FieldError(
+            'STAMPMAN_CONFIG', 'cannot stand in .env, which is looked for '
+            'beside the config: set it in the environment'))
+    errors += _unknown(merged, names_in(path))
 
     def checked(name, convert, default=None):
         try:
@@ -65,9 +66,9 @@ def read(environ: Mapping[str, str]) -> Environment:
         secret_key=checked('STAMPMAN_SECRET_KEY', _secret),
         worker=checked('STAMPMAN_WORKER', _one_of('embedded', 'off'),
                        'embedded'),
-        production=('DYNO' in merged or checked(
-            'STAMPMAN_ENV', _one_of('production', 'development'))
-            == 'production'),
+        production=checked(
+            'STAMPMAN_ENV', _one_of('production', 'development'),
+            'production' if 'DYNO' in merged else '') == 'production',
         dyno='DYNO' in merged,
         sentry_dsn=merged.get('SENTRY_API_DSN') or None,
         port=checked('PORT', _number(65535), 8000),
@@ -80,6 +81,29 @@ def read(environ: Mapping[str, str]) -> Environment:
     if errors:
         raise ConfigError('the environment is not valid:', errors=errors)
     return found
+
+
+def _dotfile(path):
+    """Return the variables that `path` sets, if it exists, and errors."""
+    try:
+        text = path.read_text('utf-8') if path.exists() else ''
+    except (OSError, UnicodeDecodeError) as error:
+        return {}, [FieldError(str(path), f'cannot be read: {error}')]
+    lines = list(parse_stream(io.StringIO(text)))
+    return {line.key: line.value or '' for line in lines if line.key}, [
+        FieldError(f'{path}, line {line.original.line}', 'is not NAME=value')
+        for line in lines if line.error]
+
+
+def _unknown(variables, named):
+    """A name that nobody reads is a slip; the config may name its own."""
+    if named is None:
+        return []
+    return [FieldError(name, 'is not known; these are: '
+                             f'{", ".join(sorted(VARIABLES))}')
+            for name in sorted(variables)
+            if name.startswith('STAMPMAN_')
+            and name not in VARIABLES | named]
 
 
 def _secret(text):
@@ -99,7 +123,8 @@ def _one_of(*words):
 
 def _number(most):
     def check(text):
-        if not text.isdecimal() or not 0 < int(text) <= most:
+        if not text.isdecimal() or len(text) > 9 or not (
+                0 < int(text) <= most):
             raise ValueError(f'must be a whole number from 1 to {most}')
         return int(text)
     return check

@@ -1,26 +1,42 @@
 """The email, and what a client submits: immutable, checked at the door."""
 
 import base64
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field,
-    PlainSerializer, StrictBool, StrictStr, ValidationError, ValidationInfo,
-    field_validator)
+    AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict,
+    Field, PlainSerializer, StrictBool, StrictStr, ValidationError,
+    ValidationInfo, field_validator)
 
 from stampman.helpers import syntax
 from stampman.helpers.exceptions import InvalidFields
+
+NULL = 'must not be null: leave it out'
 
 
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, (str, dict)) else value
 
 
+def _not_null(value: Any) -> Any:
+    if value is None:
+        raise ValueError(NULL)
+    return value
+
+
+def _may_be_absent(kind: Any) -> Any:
+    """A field that is None where it is not given, but not given as null."""
+    return Annotated[kind | None, BeforeValidator(
+        _not_null, json_schema_input_type=kind)]
+
+
 HeaderText = Annotated[StrictStr, AfterValidator(syntax.header_safe)]
 BodyText = Annotated[
     StrictStr, Field(min_length=1), AfterValidator(syntax.body_text)]
-Time = Annotated[datetime, BeforeValidator(syntax.rfc3339)]
+Time = Annotated[datetime, BeforeValidator(
+    syntax.rfc3339, json_schema_input_type=AwareDatetime)]
 
 
 class Model(BaseModel):
@@ -65,8 +81,8 @@ class Attachment(Model):
         BeforeValidator(syntax.base64_bytes, json_schema_input_type=str),
         PlainSerializer(lambda raw: base64.b64encode(raw).decode(), str),
         Field(json_schema_extra={'contentEncoding': 'base64'})]
-    content_id: Annotated[
-        HeaderText, AfterValidator(syntax.content_id)] | None = None
+    content_id: _may_be_absent(Annotated[
+        HeaderText, AfterValidator(syntax.content_id)]) = None
 
 
 class Limits(Model):
@@ -88,8 +104,8 @@ class Email(Model):
     bcc: Addresses = ()
     reply_to: Addresses = ()
     subject: HeaderText = ''
-    content: BodyText | None = None
-    html: BodyText | None = None
+    content: _may_be_absent(BodyText) = None
+    html: _may_be_absent(BodyText) = None
     headers: dict[
         Annotated[StrictStr, AfterValidator(syntax.header_name)], HeaderText
     ] = {}
@@ -98,8 +114,8 @@ class Email(Model):
     metadata: dict[
         Annotated[HeaderText, AfterValidator(syntax.metadata_key)],
         HeaderText] = {}
-    track_opens: StrictBool | None = None
-    track_clicks: StrictBool | None = None
+    track_opens: _may_be_absent(StrictBool) = None
+    track_clicks: _may_be_absent(StrictBool) = None
 
     @property
     def sender(self) -> Address:
@@ -154,8 +170,8 @@ class Email(Model):
 class Submission(Email):
     """What a client POSTs: the email, and how this message is handled."""
 
-    expires_at: Time | None = None
-    on_uncertain: Literal['hold', 'failover'] | None = None
+    expires_at: _may_be_absent(Time) = None
+    on_uncertain: _may_be_absent(Literal['hold', 'failover']) = None
 
     def email(self) -> Email:
         """Return the content alone."""
@@ -164,9 +180,12 @@ class Submission(Email):
 
 
 # What the fields are also called, as other providers' clients know them.
-ALIASES = {'to': 'recipients', 'text': 'content'}
+ALIASES = {'to': 'recipients', 'text': 'content', 'from': 'from_email'}
 # Agreed in the API, but not built yet: refused by name, never ignored.
 NOT_YET = frozenset({'send_at'})
+RECIPIENTS = ('recipients', 'cc', 'bcc')
+_ADDRESS_PLACE = re.compile(
+    r'(?:recipients|cc|bcc|reply_to)\[(\d+)\](.*)')
 
 
 def submission(data: dict[str, Any], limits: Limits = Limits()) -> Submission:
@@ -175,117 +194,145 @@ def submission(data: dict[str, Any], limits: Limits = Limits()) -> Submission:
     Raises InvalidFields that names every field that is wrong, as the client
     called it.
     """
-    fields, called, errors = _one_name_each(data)
-    errors += _over_limit(fields, limits)
-    for field, _ in errors:
-        fields.pop(field.partition('.')[0], None)
-    try:
-        parsed = Submission.model_validate(fields)
-    except ValidationError as failure:
-        known_wrong = {field for field, _ in errors}
-        errors += [(field, message) for field, message in problems(failure)
-                   if field not in known_wrong]
-    errors += _missing(data)
-    if errors:
-        raise InvalidFields(errors=[
-            _as_called(field, message, called) for field, message in errors])
-    return parsed
+    draft = _Draft(data)
+    draft.split_sender()
+    draft.count(limits)
+    draft.require_some()
+    return draft.parse()
 
 
-def _one_name_each(data):
-    """Resolve the aliases; also return who was called what, and errors."""
-    fields, called, errors = {}, {}, []
-    for name, value in data.items():
-        if name in NOT_YET:
-            errors.append((name, 'does not work yet: leave it out'))
-            continue
-        field = ALIASES.get(name, name)
-        if field in fields:
-            errors.append(
-                (name, f'is the same field as "{called.get(field, field)}"'))
-            continue
-        if field != name:
-            called[field] = name
-        fields[field] = value
-    if 'from' in fields:
-        called['from_email'] = 'from'
-        if {'from_email', 'from_name'} & set(fields):
-            errors.append(
-                ('from', 'stands instead of "from_email" and "from_name"'))
-            fields.pop('from')
+class _Draft:
+    """A client's fields on the way to a Submission.
+
+    What is found wrong here is not looked at again: one mistake, one error.
+    """
+
+    def __init__(self, data):
+        self.fields, self.called = {}, {}
+        self.errors, self.judged = [], set()
+        for name, value in data.items():
+            field = ALIASES.get(name, name)
+            if name in NOT_YET:
+                self.errors.append((name, 'does not work yet: leave it out'))
+            elif field not in Submission.model_fields:
+                self.errors.append(
+                    (_printable(name), UNKNOWN))
+            elif field in self.fields:
+                self.errors.append((name, 'is the same field as '
+                                          f'"{self.called[field]}"'))
+            else:
+                self.fields[field], self.called[field] = value, name
+                if value is None:
+                    self.wrong(field, NULL)
+
+    def wrong(self, field, message, under=''):
+        """Note an error of `field`, at `under` in it, as it was called."""
+        self.errors.append((self.called.get(field, field) + under, message))
+        self.judged.add(field)
+
+    def split_sender(self):
+        """The sender may be an address of any form; we keep two fields."""
+        try:
+            sender = syntax.split_address(self.fields.get('from_email'))
+        except ValueError as error:
+            return self.wrong('from_email', str(error))
+        if not isinstance(sender, dict):
+            return
+        name = self.called['from_email']
+        self.errors += [(f'{name}.{_printable(key)}', UNKNOWN)
+                        for key in sorted(set(sender) - {'email', 'name'})]
+        if 'email' not in sender:
+            self.wrong('from_email', REQUIRED, under='.email')
+        if 'name' in sender and 'from_name' in self.fields:
+            self.wrong('from_name', f'is given in "{name}" already')
+        if isinstance(self.fields['from_email'], dict):
+            self.called['from_email'] = f'{name}.email'
+            self.called.setdefault('from_name', f'{name}.name')
         else:
-            fields['from_email'] = fields.pop('from')
-    _split_sender(fields, called, errors)
-    return fields, called, errors
+            self.called.setdefault('from_name', name)
+        self.fields['from_email'] = sender.get('email')
+        if 'name' in sender:
+            self.fields['from_name'] = sender['name']
+
+    def count(self, limits):
+        """Before anything is looked at: 100,000 addresses cost seconds."""
+        for fields, limit in (
+                (RECIPIENTS, limits.recipients),
+                (('reply_to',), limits.recipients),
+                (('attachments',), limits.attachments),
+                (('headers',), limits.headers)):
+            there = [name for name in fields if name in self.fields]
+            size = sum(_size(name, self.fields[name]) for name in there)
+            if size > limit:
+                self.wrong(there[0],
+                           f'at most {limit} are allowed, not {size}')
+                self.judged.update(there)
+
+    def require_some(self):
+        """What must be there in one of several fields."""
+        there = [name for name in RECIPIENTS if name in self.fields]
+        if not any(self.fields[name] or name in self.judged
+                   for name in there):
+            self.wrong(there[0] if there else 'recipients',
+                       'at least one of recipients, cc and bcc must name '
+                       'somebody')
+        if not {'content', 'html'} & set(self.fields):
+            self.wrong('content', 'at least one of content and html must be '
+                                  'there')
+
+    def parse(self):
+        """Return the Submission; raises InvalidFields."""
+        sound = {name: value for name, value in self.fields.items()
+                 if name not in self.judged}
+        try:
+            parsed = Submission.model_validate(sound)
+        except ValidationError as failure:
+            self.errors += [
+                (self._as_called(where), message)
+                for where, message in problems(failure)
+                if _first(where) not in self.judged]
+        if self.errors:
+            raise InvalidFields(errors=self.errors)
+        return parsed
+
+    def _as_called(self, where):
+        """An address may be a string, and one need not stand in a list."""
+        first = _first(where)
+        rest = where[len(first):]
+        if found := _ADDRESS_PLACE.fullmatch(where):
+            value, number, rest = self.fields[first], found[1], found[2]
+            if isinstance(value, list):
+                value, rest = value[int(number)], f'[{number}]{rest}'
+            if isinstance(value, str):
+                rest = rest.removesuffix('.email').removesuffix('.name')
+        return self.called.get(first, first) + rest
 
 
-def _split_sender(fields, called, errors):
-    """The sender may be an address of any form; we keep it in two fields."""
-    sender = fields.get('from_email')
-    name = called.get('from_email', 'from_email')
-    try:
-        sender = syntax.split_address(sender)
-    except ValueError as error:
-        errors.append((name, str(error)))
-        fields['from_email'] = 'in@error.example'
-        return
-    if not isinstance(sender, dict):
-        return
-    if unknown := set(sender) - {'email', 'name'}:
-        errors.extend((f'{name}.{key}', 'is not a field of an address')
-                      for key in sorted(unknown))
-    if 'email' not in sender:
-        errors.append((f'{name}.email', 'is required'))
-    fields['from_email'] = sender.get('email', 'in@error.example')
-    if 'name' in sender:
-        if 'from_name' in fields:
-            errors.append(('from_name', f'is already given in "{name}"'))
-        else:
-            called['from_name'] = f'{name}.name'
-            fields['from_name'] = sender['name']
+def _first(where):
+    return re.split(r'[.\[]', where, maxsplit=1)[0]
 
 
-def _over_limit(fields, limits):
-    """Count before anything is looked at: 100,000 addresses cost seconds."""
-    def size(*names):
-        return sum(len(fields[name]) for name in names
-                   if isinstance(fields.get(name), (list, dict))
-                   and not {'email', 'name'} & set(
-                       fields[name] if isinstance(fields[name], dict) else ()))
-
-    counts = (
-        ('recipients', size('recipients', 'cc', 'bcc'), limits.recipients),
-        ('reply_to', size('reply_to'), limits.recipients),
-        ('attachments', size('attachments'), limits.attachments),
-        ('headers', size('headers'), limits.headers))
-    return [(field, f'at most {limit} are allowed, not {count}')
-            for field, count, limit in counts if count > limit]
+def _size(name, value):
+    if name == 'headers':
+        return len(value) if isinstance(value, dict) else 0
+    return len(value) if isinstance(value, list) else 1
 
 
-def _missing(data):
-    """What must be there in one of several fields."""
-    errors = []
-    if not any(data.get(name) for name in ('recipients', 'to', 'cc', 'bcc')):
-        errors.append(('recipients', 'at least one of recipients, cc and bcc '
-                                     'must name somebody'))
-    if not {'content', 'text', 'html'} & set(data):
-        errors.append(('content', 'at least one of content and html must be '
-                                  'there'))
-    return errors
-
-
-def _as_called(field, message, called):
-    first, dot, rest = field.partition('.')
-    first, bracket, index = first.partition('[')
-    return called.get(first, first) + bracket + index + dot + rest, message
-
-
+REQUIRED = 'is required'
+UNKNOWN = 'is not a field that is known here'
 _MESSAGES = {
-    'missing': 'is required',
-    'extra_forbidden': 'is not a field that is known here',
+    'missing': REQUIRED,
+    'extra_forbidden': UNKNOWN,
     'string_type': 'must be a string',
     'string_too_short': 'must not be empty',
+    'string_unicode': 'must not contain lone surrogates',
     'bool_type': 'must be true or false',
+    'int_type': 'must be a whole number',
+    'int_parsing': 'must be a whole number',
+    'int_from_float': 'must be a whole number',
+    'float_type': 'must be a number',
+    'float_parsing': 'must be a number',
+    'too_short': 'must not be empty',
     'tuple_type': 'must be a list',
     'dict_type': 'must be an object',
     'model_type': 'must be an object',
@@ -295,9 +342,12 @@ _MESSAGES = {
 
 def problems(failure: ValidationError) -> list[tuple[str, str]]:
     """Return each problem of a pydantic error as (place, message)."""
-    return [(place(error['loc']), _message(error))
-            for error in failure.errors(include_url=False,
-                                        include_input=False)]
+    found = failure.errors(include_url=False, include_input=False)
+    # Items that are wrong do not count, and then the list is too short.
+    within = {error['loc'][:n] for error in found
+              for n in range(len(error['loc']))}
+    return [(place(error['loc']), _message(error)) for error in found
+            if error['type'] != 'too_short' or error['loc'] not in within]
 
 
 def place(loc) -> str:
@@ -307,13 +357,25 @@ def place(loc) -> str:
         if isinstance(step, int):
             path += f'[{step}]'
         elif step != '[key]':
-            path += f'.{step}' if path else str(step)
+            path += f'.{_printable(step)}' if path else _printable(step)
     return path
 
 
+def _printable(key):
+    """A key may be anything: it must not break a line or an encoding."""
+    return key if key.isprintable() else (
+        key.encode('unicode_escape').decode())
+
+
 def _message(error):
+    context = error.get('ctx', {})
+    if error['type'] == 'value_error':
+        return str(context['error'])
+    if context.get('class_name') == 'Address':
+        return 'must be an address: a string, or an object of email and name'
     if error['type'] in _MESSAGES:
         return _MESSAGES[error['type']]
-    if error['type'] == 'value_error':
-        return str(error['ctx']['error'])
-    return error['msg'][:1].lower() + error['msg'][1:]
+    message = error['msg'].removeprefix('Input should be ')
+    if message != error['msg']:
+        return f'must be {message}'
+    return message[:1].lower() + message[1:]

@@ -12,7 +12,6 @@ raises ValueError with a message that follows the field's name.
 import base64
 import binascii
 import codecs
-import quopri
 import re
 from datetime import datetime
 from typing import Any
@@ -31,18 +30,28 @@ RESERVED_HEADERS = frozenset({
     'resent-', 'dkim-signature', 'domainkey-signature', 'arc-',
     'authentication-results', 'received-spf', 'delivered-to',
     'x-stampman-', 'x-smtpapi', 'x-sg-', 'x-mc-', 'x-mailgun-', 'x-ses-',
-    'x-mandrill-', 'x-pm-', 'x-msys-', 'x-mj-', 'x-sib-'})
+    'x-mandrill-', 'x-pm-', 'x-msys-', 'x-mj-', 'x-mailjet-', 'x-sib-',
+    'x-mailin-', 'apparently-to'})
 RESERVED_METADATA = 'stampman_'     # our own ids travel under this prefix
+MAX_ADDRESS = 320       # characters; RFC 5321 allows fewer octets
 
 _CONTROL = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
 _BODY_CONTROL = re.compile('[\x00\ud800-\udfff]')
-_ENCODED_WORD = re.compile(r'=\?([^?\s]*)\?([^?\s]*)\?([^?]*)\?=')
+# Both readings of RFC 2047 that are in use: a word ends at the first "?=",
+# or no "?" stands in it. The second is looked for at every "=?".
+_ENCODED_WORDS = (
+    re.compile(r'=\?([^?]*)\?([bBqQ])\?(.*?)\?=', re.DOTALL),
+    re.compile(r'=\?(?=([^?]*)\?([bBqQ])\?([^?]*)\?=)'))
+# Python knows these as text encodings; no mail program does, and a long
+# text costs them minutes.
+_NO_CHARSETS = frozenset({
+    'idna', 'punycode', 'raw_unicode_escape', 'unicode_escape', 'undefined'})
+_Q_BYTE = re.compile(rb'=([0-9A-Fa-f]{2})')
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,126}")
 _TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 _CONTENT_TYPE = re.compile(
     rf'{_TOKEN}/{_TOKEN}'
     rf'(\s*;\s*{_TOKEN}=({_TOKEN}|"[^"\\]*"))*')
-_NAMED_ADDRESS = re.compile(r'\s*(?P<name>.*?)\s*<(?P<email>[^<>]*)>\s*')
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _RFC3339 = re.compile(
     r'\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)')
@@ -52,30 +61,40 @@ def header_safe(text: str) -> str:
     """Return `text` if it can stand in a header as it is.
 
     Raises ValueError for control characters, line separators and lone
-    surrogates, plain or hidden in an RFC 2047 encoded word.
+    surrogates, plain or in an RFC 2047 encoded word, and for encoded words
+    that have no meaning or hide further ones.
     """
     if not isinstance(text, str):
         raise ValueError('must be a string')
     if bad := _CONTROL.search(text):
         raise ValueError(
             f'must not contain the control character U+{ord(bad[0]):04X}')
-    for charset, encoding, content in _ENCODED_WORD.findall(text):
-        if _CONTROL.search(_decoded_word(charset, encoding, content)):
+    for word in _encoded_words(text):
+        decoded = _decoded_word(*word)
+        if _CONTROL.search(decoded) or '=?' in decoded:
             raise ValueError('must not hide control characters in an '
                              'encoded word (RFC 2047)')
     return text
 
 
+def _encoded_words(text):
+    end = text.rfind('?=') + 2      # what never ends need not be searched
+    for pattern in _ENCODED_WORDS if end > 1 else ():
+        yield from pattern.findall(text[:end])
+
+
 def _decoded_word(charset, encoding, content):
-    """Decode one RFC 2047 word; raise ValueError where it has no meaning."""
+    """Decode one RFC 2047 word; a decoder that is lenient sets the rule."""
     try:
-        if encoding.lower() == 'q':
-            raw = quopri.decodestring(content.encode(), header=True)
-        elif encoding.lower() == 'b':
-            raw = base64.b64decode(content + '=' * (-len(content) % 4))
+        raw = content.encode('ascii')
+        if encoding in 'qQ':
+            raw = _Q_BYTE.sub(lambda found: bytes.fromhex(found[1].decode()),
+                              raw.replace(b'_', b' '))
         else:
-            raise ValueError
+            raw = base64.b64decode(raw + b'=' * (-len(raw) % 4))
         name = codecs.lookup(charset.partition('*')[0]).name
+        if name in _NO_CHARSETS:
+            raise LookupError
         return raw.decode(name)
     except (LookupError, ValueError, binascii.Error):
         raise ValueError('must not contain an encoded word (RFC 2047) that '
@@ -87,9 +106,13 @@ def address(email: str) -> str:
 
     Raises ValueError unless it is exactly one address with a domain name.
     """
+    if len(email) > MAX_ADDRESS:
+        raise ValueError('is not an email address: it is too long')
+    if '=?' in email:       # a MIME library might decode it: another address
+        raise ValueError('is not an email address: it contains "=?"')
     try:
         valid = email_validator.validate_email(
-            email, check_deliverability=False)
+            email, check_deliverability=False, strict=True)
     except email_validator.EmailNotValidError as error:
         raise ValueError(f'is not an email address: {error}') from None
     return f'{valid.local_part}@{valid.ascii_domain}'
@@ -99,16 +122,19 @@ def split_address(value: Any) -> Any:
     """Bring every form of an address into {'email', 'name'}."""
     if not isinstance(value, str):
         return value
-    header_safe(value)
-    if not (named := _NAMED_ADDRESS.fullmatch(value)):
+    text = header_safe(value).strip(' ')
+    if not text.endswith('>'):
         return {'email': value}
-    name = named['name']
+    name, opened, email = text[:-1].rpartition('<')
+    if not opened:
+        return {'email': value}
+    name = name.strip(' ')
     if quoted := _QUOTED.fullmatch(name):
         name = re.sub(r'\\(.)', r'\1', quoted[1])
     elif re.search(r'[",;:@<>\\]', name):
         raise ValueError('must be one address; a name that contains '
                          '" , ; : @ < > or \\ stands in "quotes"')
-    return {'email': named['email'], 'name': name}
+    return {'email': email, 'name': name}
 
 
 def header_name(name: str) -> str:
@@ -122,7 +148,7 @@ def header_name(name: str) -> str:
 
 
 def content_type(text: str) -> str:
-    if not _CONTENT_TYPE.fullmatch(text):
+    if not text.isascii() or not _CONTENT_TYPE.fullmatch(text):
         raise ValueError('is not a media type, like "application/pdf"')
     if text.lower().startswith('multipart/'):
         raise ValueError('must not be a multipart type')
@@ -167,7 +193,10 @@ def base64_bytes(value: Any) -> Any:
 def rfc3339(value: Any) -> Any:
     if isinstance(value, datetime):
         return value
-    if not isinstance(value, str) or not _RFC3339.fullmatch(value):
+    try:
+        if not isinstance(value, str) or not _RFC3339.fullmatch(value):
+            raise ValueError
+        return datetime.fromisoformat(value.upper().replace(' ', 'T'))
+    except ValueError:
         raise ValueError('must be a time like "2026-01-31T12:00:00Z", with '
-                         'its offset (RFC 3339)')
-    return datetime.fromisoformat(value.upper().replace(' ', 'T'))
+                         'its offset (RFC 3339)') from None

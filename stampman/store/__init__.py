@@ -11,7 +11,7 @@ def open_store(url: str) -> AbstractStore:
     """
     if url.startswith('sqlite:'):
         from stampman.store.sql import SqlStore
-        return SqlStore(url)
+        return SqlStore.at(url)
     scheme = url.partition(':')[0]
     raise ConfigError(errors=[(
         'DATABASE_URL', f'"{scheme}" is not supported; '

@@ -28,8 +28,9 @@ class Claimed(NamedTuple):
 class Filter(NamedTuple):
     """Which messages of a pool to list; None does not filter.
 
-    `since` (inclusive) and `until` (exclusive) are times of creation,
-    `after` is the id of the last message of the page before.
+    `recipient` is an address, compared without regard to case. `since`
+    (inclusive) and `until` (exclusive) are times of creation, `after` is the
+    id of the last message of the page before.
     """
 
     state: State | None = None
@@ -57,7 +58,12 @@ class AbstractStore(ABC):
 
     @abstractmethod
     def migrate(self) -> bool:
-        """Bring the schema up to date, under a lock; say if it was behind."""
+        """Bring the schema up to date, under a lock; say if it was behind.
+
+        Makes the database where there is none; nothing else does. Raises
+        StoreUnavailable, and changes nothing, where the database is
+        damaged, another program's, or of a newer Stampman.
+        """
 
     @abstractmethod
     def schema_problem(self) -> str:
@@ -81,10 +87,12 @@ class AbstractStore(ABC):
             claim: Claim | None = None, rate: float | None = None) -> None:
         """Store a message, its recipients (from `message`) and its email.
 
-        With a `claim` it is stored as claimed by it: `message.state` is then
-        `sending`. With a `rate`, in messages per second, TooManyRequests is
-        raised with `retry_after` where the pool has stored more than that;
-        a pool may store one second's worth (at least one message) at once.
+        Its id is a UUID v7 made of its `created_at`: the order of ids is the
+        order of time. With a `claim` it is stored as claimed by it:
+        `message.state` is then `sending`, and else it is not. With a `rate`,
+        in messages per second, TooManyRequests is raised with `retry_after`
+        where the pool has stored more than that; a pool may store one
+        second's worth (at least one message) at once.
         """
 
     @abstractmethod
@@ -118,7 +126,10 @@ class AbstractStore(ABC):
         written by a rescue gives way to it. Where it is `accepted`, the
         message is `accepted` from whatever state, with no lease and no
         `next_attempt_at`, and so are all its recipients, with the
-        provider's message id.
+        provider's message id; a person's word on the attempt falls. Where
+        it is neither that nor `uncertain`, a message that is `uncertain` is
+        due, so that it is concluded anew. Raises NotFound where it never
+        began.
         """
 
     @abstractmethod
@@ -129,7 +140,8 @@ class AbstractStore(ABC):
 
         Its recipients that are neither `accepted` nor `rejected` take the
         state as their status, and the reason. Raises LeaseLost, and writes
-        nothing, where the claim does not hold any more.
+        nothing, where the claim does not hold any more; so it is after the
+        end of an accepted attempt, which leaves nothing to finish.
         """
 
     @abstractmethod
@@ -144,7 +156,8 @@ class AbstractStore(ABC):
         What is None stays, but `next_attempt_at`, which is set as given.
         `resolved` is written on every uncertain attempt without one; a
         `restarted_at` also sets `crashes` to 0. Recipients follow as in
-        `finish`. Returns the message as it is then. Raises NotFound where
+        `finish`; those that were `rejected` too where it is restarted.
+        Returns the message as it is then. Raises NotFound where
         the pool has no such message, and Conflict where its state is
         another one.
         """
@@ -171,7 +184,8 @@ class AbstractStore(ABC):
              limit: int = 50) -> tuple[Sequence[Message], bool]:
         """Return messages of a pool, newest first, and if there are more.
 
-        They come without attempts and recipients.
+        They come without attempts and recipients. A page is exact as of the
+        moment it is read; messages made later never shift the pages after.
         """
 
     @abstractmethod

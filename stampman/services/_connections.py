@@ -1,0 +1,320 @@
+"""Connections, pools and the adapter that put `_wire` under `requests`."""
+
+import functools
+import http.client
+import io
+import socket
+import ssl
+import threading
+import weakref
+from collections import deque
+
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPHeaderDict, HTTPResponse
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError
+
+from stampman.services._wire import (
+    MAX_BODY, PIECE, Broken, Call, Reply, Stage, Trouble, Wire)
+
+MAX_IDLE = 100      # connections to one host that are kept
+
+_FAILURES = (OSError, http.client.HTTPException, HTTPError)
+_LATE = {
+    Stage.nothing: 'the request was not fully written in time',
+    Stage.written: 'no answer in time',
+    Stage.answered: 'the answer\'s body did not end in time',
+}
+_CUT = {
+    Stage.nothing: 'the connection broke before the request was fully '
+                   'written',
+    Stage.written: 'the connection broke, or what came is not HTTP, before '
+                   'the end of the answer\'s headers',
+    Stage.answered: 'the answer\'s body was cut short',
+}
+
+
+class _Exchanging:
+    """A connection that carries one request and one answer at a time."""
+
+    response_class = Reply
+    wire = None
+    call = None
+    idle_since = 0.0        # seconds of the monotonic clock
+
+    # -- setting it up -----------------------------------------------------
+
+    def open(self, call: Call, connect) -> None:
+        """Connect by `connect()` in time; raises Trouble."""
+        self.call = call
+        until = call.means.clock.monotonic() + call.means.connect_limit
+        self._setup_left = functools.partial(call.left, until)
+        try:
+            connect()
+        except Trouble:
+            raise
+        except ssl.SSLCertVerificationError as error:
+            raise Trouble(f'the certificate of {self._peer} is not valid: '
+                          f'{error.verify_message}', alert=True) from error
+        except TimeoutError as error:
+            raise Trouble(f'no connection to {self._peer} in time'
+                          ) from error
+        except ssl.SSLEOFError as error:
+            raise Trouble(f'{self._peer} closed the connection during the '
+                          'TLS handshake') from error
+        except ssl.SSLError as error:
+            raise Trouble(f'no TLS with {self._peer}: {error.reason}',
+                          alert=True) from error
+        except OSError as error:
+            raise Trouble(f'no connection to {self._peer}: '
+                          f'{error.strerror}') from error
+
+    def connect(self):
+        super().connect()
+        self.wire = self.sock = Wire(self.sock, self.call.left)
+
+    @property
+    def _peer(self):
+        if self._tunnel_host:
+            return f'{self._tunnel_host} through the proxy {self.host}'
+        return f'the proxy {self.host}' if self.proxy else self.host
+
+    def _new_conn(self):
+        """Try each address, each with its share of the time."""
+        found = self.call.means.names.find(
+            self._dns_host, self.port, self._setup_left())
+        for others, address in zip(range(len(found))[::-1], found):
+            share = self._setup_left() / (others + 1)
+            try:
+                return self._reach(address, share)
+            except OSError:
+                if not others:
+                    raise
+
+    def _reach(self, address, seconds):
+        family, kind, protocol, _, place = address
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.settimeout(seconds)
+            sock.connect(place)
+            sock.settimeout(self._setup_left())
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _tunnel(self):
+        """Ask the proxy for a way through, as urllib3 does, but in time."""
+        sock = self.sock
+        host = self._tunnel_host
+        place = f'[{host}]' if ':' in host else host
+        place = f'{place}:{self._tunnel_port}'
+        lines = [f'CONNECT {place} HTTP/1.1', f'Host: {place}', *(
+            f'{name}: {value}' for name, value
+            in self._tunnel_headers.items() if name.lower() != 'host')]
+        wire = Wire(sock, self._setup_left)
+        wire.write('\r\n'.join((*lines, '', '')).encode('latin-1'))
+        reply = Reply(wire, method='CONNECT')
+        try:
+            reply.begin()
+        finally:
+            reply.close()
+        if reply.status != 200:
+            raise Trouble(f'the proxy answered HTTP {reply.status}',
+                          alert=True)
+        sock.settimeout(self._setup_left())
+
+    # -- using it ----------------------------------------------------------
+
+    def exchange(self, call: Call, method, url, body, headers
+                 ) -> tuple[http.client.HTTPResponse, bytes]:
+        """Return the answer and its body, up to one byte over MAX_BODY."""
+        self.call = call
+        self.wire.begin(call.left)
+        unwritten = None
+        try:
+            self.request(method, url, body=body, headers=headers)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            unwritten = error       # the peer may have said why: read it
+        try:
+            return self._answer(call)
+        except TimeoutError:
+            raise
+        except (*_FAILURES, ValueError) as error:
+            # ValueError is http.client's for some broken chunks.
+            raise unwritten or Trouble(_why(error, call.stage)) from error
+
+    def _answer(self, call):
+        reply = self.getresponse()
+        if reply.status < 200:
+            raise Trouble(f'HTTP {reply.status} is no final answer')
+        self.wire.in_head = False
+        if call.stage is Stage.written:
+            call.stage = Stage.answered
+        data = reply.read(MAX_BODY + 1)
+        if reply.length and len(data) <= MAX_BODY:
+            raise Trouble(_CUT[call.stage])
+        return reply, data
+
+    def request(self, method, url, body=None, headers=None, **options):
+        self._pieces = []
+        super().request(method, url, body=body, headers=headers, **options)
+        if not body or len(body) < PIECE:
+            self._pieces = [b''.join(self._pieces)]     # one packet, not two
+        for piece in self._pieces:
+            self.wire.write(piece)
+        self._pieces = ()
+        self.call.stage = Stage.written
+
+    def send(self, data):
+        """Keep what `request` would send, to write it as a whole."""
+        self._pieces.append(data)
+
+    def getresponse(self):
+        # urllib3's own would wrap the answer once more, to decode it.
+        return http.client.HTTPConnection.getresponse(self)
+
+    def drop(self):
+        """Close for good: `close` lets an answer still be read."""
+        self.close()
+        if self.wire:
+            self.wire.drop()
+
+
+class _Plain(_Exchanging, HTTPConnection):
+    """A connection over TCP, to the host itself or a forwarding proxy."""
+
+
+class _Secure(_Exchanging, HTTPSConnection):
+    """A connection over TLS, perhaps through a proxy's tunnel."""
+
+    def connect(self):
+        self.ssl_context = self.call.means.tls()
+        super().connect()
+
+
+class _Bounded:
+    """A pool whose `urlopen` is one exchange, whole, and never repeated."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self._idle = deque()
+        self._lock = threading.Lock()
+        weakref.finalize(self, _drop_all, self._idle)
+
+    def urlopen(self, method, url, body=None, headers=None, *,
+                timeout: Call, **_):
+        """Return the answer, its body read; raises Broken."""
+        call, connection, keep = timeout, None, False
+        try:
+            call.left()
+            connection = self._take(call)
+            if connection.is_closed:
+                connection.open(call, lambda: self._connect(connection))
+            if self.proxy and self.scheme == 'http':
+                headers = {**headers, **self.proxy_headers}
+            reply, data = connection.exchange(
+                call, method, url, body, headers)
+            keep = (call.stage is Stage.answered and reply.isclosed()
+                    and not reply.will_close
+                    and not connection.wire.spilled)
+            return _response(reply, data)
+        except _FAILURES as error:
+            raise Broken(_why(error, call.stage),
+                         getattr(error, 'alert', False)) from error
+        finally:
+            if keep:
+                self._give_back(connection, call)
+            elif connection:
+                connection.drop()
+
+    def close(self):
+        super().close()
+        _drop_all(self._idle)
+
+    def _connect(self, connection):
+        if self.proxy and self.scheme == 'https':
+            self._prepare_proxy(connection)
+        else:
+            connection.connect()
+
+    def _take(self, call):
+        """Return a connection that is fit for a send: used just now."""
+        fresh = call.means.clock.monotonic() - call.means.idle_limit
+        while True:
+            with self._lock:
+                connection = self._idle.pop() if self._idle else None
+            if connection is None:
+                return self._new_conn()
+            if connection.idle_since > fresh and connection.is_connected:
+                return connection
+            connection.drop()
+
+    def _give_back(self, connection, call):
+        now = call.means.clock.monotonic()
+        connection.idle_since = now
+        with self._lock:
+            self._idle.append(connection)
+            while self._idle and (
+                    len(self._idle) > MAX_IDLE or self._idle[0].idle_since
+                    <= now - call.means.idle_limit):
+                self._idle.popleft().drop()
+
+
+class _PlainPool(_Bounded, HTTPConnectionPool):
+    """Connections to one host over TCP."""
+
+    ConnectionCls = _Plain
+
+
+class _SecurePool(_Bounded, HTTPSConnectionPool):
+    """Connections to one host over TLS."""
+
+    ConnectionCls = _Secure
+
+
+class Adapter(HTTPAdapter):
+    """requests' adapter over our pools; `timeout` must be a Call."""
+
+    _POOLS = {'http': _PlainPool, 'https': _SecurePool}
+
+    def init_poolmanager(self, *args, **options):
+        super().init_poolmanager(*args, **options)
+        self.poolmanager.pool_classes_by_scheme = self._POOLS
+
+    def proxy_manager_for(self, proxy, **options):
+        manager = super().proxy_manager_for(proxy, **options)
+        manager.pool_classes_by_scheme = self._POOLS
+        return manager
+
+    def cert_verify(self, conn, url, verify, cert):
+        """Leave the pool alone: our TLS context verifies, always."""
+
+
+def _drop_all(idle):
+    while idle:
+        idle.pop().drop()
+
+
+def _response(reply, data):
+    headers = HTTPHeaderDict(
+        (name, value.replace('\r\n', '')) for name, value
+        in reply.getheaders())
+    return HTTPResponse(
+        body=io.BytesIO(data), headers=headers, status=reply.status,
+        version=reply.version, reason=reply.reason, preload_content=False,
+        decode_content=False, enforce_content_length=False)
+
+
+def _why(error, stage):
+    """Say it without what the peer or the request said."""
+    if isinstance(error, Trouble):
+        return str(error)
+    if isinstance(error, TimeoutError):
+        return _LATE[stage]
+    system = isinstance(error, OSError) and error.strerror
+    return f'{_CUT[stage]}: {system}' if system else _CUT[stage]

@@ -1,0 +1,137 @@
+"""The pool: many services with the face of one, and failover between them.
+
+This is the only code that walks from service to service.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from stampman.helpers.delivery import (
+    HOPE, Clock, Kind, Message, Outcome, must_hold)
+from stampman.services.base import (
+    AbstractEmailService, ProbeResult, SendContext)
+
+log = logging.getLogger(__name__)
+
+# Whether the next service is asked in the same round; `uncertain` is asked
+# of the message's policy.
+FAILS_OVER = {
+    Kind.accepted: False,
+    Kind.rejected: False,
+    Kind.unsupported: True,
+    Kind.refused: True,
+    Kind.deferred: True,
+    Kind.uncertain: True,
+}
+UNFINISHED = 'round_unfinished'     # the code of a walk that ran out of time
+
+
+class Journal(Protocol):
+    """The book of one message: what was tried, written before it is done."""
+
+    @property
+    def message(self) -> Message:
+        """The message with all its attempts, those of this walk too."""
+
+    def begin(self, service: AbstractEmailService,
+              seconds: float) -> SendContext:
+        """Commit that an attempt of at most so many seconds begins.
+
+        Raises LeaseLost, or StoreUnavailable: then nothing is called.
+        """
+
+    def end(self, outcome: Outcome) -> None:
+        """Commit how the attempt ended that has begun."""
+
+
+class Health(Protocol):
+    """Which services may be tried now."""
+
+    def permit(self, service: AbstractEmailService) -> Any | None:
+        """Return a permit to call `service` once, or None: it rests."""
+
+    def record(self, permit: Any, outcome: Outcome) -> None:
+        """Note what came of the call that `permit` allowed."""
+
+
+class PooledEmailService(AbstractEmailService):
+    """The services of a pool, in the order in which they are tried."""
+
+    def __init__(self, services: Sequence[AbstractEmailService],
+                 journal: Journal, health: Health, clock: Clock):
+        self.services = services
+        self.journal = journal
+        self.health = health
+        self.clock = clock
+
+    def send_email(self, email, context):
+        """Walk the services until one accepts; return the best outcome.
+
+        `context.deadline` ends the walk: no service is begun that might not
+        be done by then, and the outcome has the code UNFINISHED. Raises
+        what the journal raises.
+        """
+        outcomes, resting = [], []
+        for service in self.services:
+            if must_hold(self.journal.message):
+                break
+            if self._is_done_with(service):
+                continue
+            seconds = service.seconds_for(email)
+            if self.clock.monotonic() + seconds > context.deadline:
+                return Outcome(kind=Kind.deferred, code=UNFINISHED,
+                               reason='the rest of the pool comes next')
+            permit = self.health.permit(service)
+            if permit is None:
+                resting.append(service.name)
+                continue
+            outcomes.append(self._attempt(service, permit, seconds, email))
+            if not FAILS_OVER[outcomes[-1].kind]:
+                break
+        return _best(outcomes, resting)
+
+    def probe(self):
+        results = [service.probe() for service in self.services]
+        return ProbeResult(
+            any(result.ok for result in results),
+            '; '.join(result.detail for result in results))
+
+    def _is_done_with(self, service):
+        """Tried in this round already, or found unable to carry it."""
+        message = self.journal.message
+        return any(
+            attempt.service == service.name and (
+                attempt.round == message.round
+                or attempt.outcome and attempt.outcome.kind
+                is Kind.unsupported)
+            for attempt in message.recent)
+
+    def _attempt(self, service, permit, seconds, email):
+        context = self.journal.begin(service, seconds)
+        try:
+            outcome = service.send_email(email, context)
+        except Exception as error:      # a bug of ours: who knows how far
+            log.exception('the service %s broke', service.name)
+            outcome = Outcome(
+                kind=Kind.uncertain, alert=True,
+                reason=f'the service broke: {type(error).__name__}')
+        self.journal.end(outcome)
+        self.health.record(permit, outcome)
+        if outcome.alert:
+            log.error('%s needs a look', service.name, extra={
+                'service': service.name, 'kind': outcome.kind,
+                'status': outcome.http_status})
+        return outcome
+
+
+def _best(outcomes, resting):
+    """The most hopeful outcome stands for the walk."""
+    for kind in HOPE:
+        for outcome in outcomes:
+            if outcome.kind is kind:
+                return outcome
+    if resting:
+        return Outcome(kind=Kind.deferred,
+                       reason=f'resting: {", ".join(resting)}')
+    return Outcome(kind=Kind.deferred, reason='no service is left to try')

@@ -1,0 +1,192 @@
+"""SendGrid (Twilio), by its Mail Send API v3.
+
+A service needs an `api_key` with the scope `mail.send`. `region` is `eu` for
+a subuser pinned to the EU, whose mail the global host refuses, and else
+`global`.
+
+SendGrid says 202 with the header `X-Message-Id`, or it has not taken the
+email. It keeps no idempotency key. A display name reaches it without `;` and
+`,`, which it does not allow. An email without a To or without a subject, and
+an attachment whose type has parameters, it cannot carry.
+"""
+
+import base64
+import re
+from email.utils import parsedate_to_datetime
+from typing import Literal
+
+from stampman.helpers.config import Secret, ServiceSettings
+from stampman.helpers.delivery import Kind
+from stampman.services.base import (
+    ALERT, DOMAIN_ONLY, Capabilities, HttpEmailService, ProbeResult, Rule,
+    to_json)
+from stampman.services.transport import Request
+
+BASE_URLS = {
+    'global': 'https://api.sendgrid.com',
+    'eu': 'https://api.eu.sendgrid.com',
+}
+SCOPE = 'mail.send'
+LONGEST_RESET = 3600    # seconds; a later X-RateLimit-Reset is not a time
+
+
+class Settings(ServiceSettings):
+    """What a SendGrid service can be told."""
+
+    api_key: Secret
+    region: Literal['global', 'eu'] = 'global'
+
+
+class SendgridEmailService(HttpEmailService):
+    """One SendGrid account."""
+
+    provider = 'sendgrid'
+    Settings = Settings
+    capabilities = Capabilities(
+        max_request=30_000_000, max_recipients=1000, max_tags=10,
+        max_tag_length=255, max_metadata=10_000, needs_to=True,
+        needs_subject=True, needs_plain_types=True)
+    # The words are `field: message`, one error after another.
+    rules = (
+        Rule(Kind.rejected, (400,),
+             r'(^|; )personalizations\S{,9}\b(to|cc|bcc)\b\S{,9}\bemail: '),
+        Rule(Kind.rejected, (400,), r'(^|; )from(\.email)?: ',
+             note='the sender is not valid'),
+        Rule(Kind.rejected, (400,), 'does not contain a valid address'),
+        Rule(Kind.refused, (401,), 'maximum credits exceeded', ALERT,
+             note='the quota is used up'),
+        Rule(Kind.refused, (403,),
+             r'(^|; )from(\.email)?: |match a verified sender identity',
+             DOMAIN_ONLY, note='the sender is not verified there'),
+        Rule(Kind.refused, (451,), '', ALERT,
+             note='the setting "region" may be wrong'),
+    )
+
+    @property
+    def base_url(self):
+        return self.settings.base_url or BASE_URLS[self.settings.region]
+
+    def credential(self):
+        return self.settings.api_key.get_secret_value()
+
+    def build(self, email, context):
+        return Request(
+            'POST', f'{self.base_url}/v3/mail/send',
+            {**self._auth(), 'Content-Type': 'application/json'},
+            to_json(_payload(email, context)))
+
+    def accepted(self, answer):
+        """A 200 is what the sandbox says: no proof."""
+        if answer.status == 202:
+            return answer.headers.get('X-Message-Id', '').strip()
+        return None
+
+    def words(self, answer):
+        told = (filter(None, (error.get('field'), error.get('message')))
+                for error in _errors(answer))
+        return '; '.join(': '.join(map(str, error))
+                         for error in told) or answer.text
+
+    def code(self, answer):
+        words = (error.get('field') or error.get('error_id')
+                 for error in _errors(answer))
+        return next((str(word) for word in words if word), '')
+
+    def retry_after(self, answer):
+        """`X-RateLimit-Reset` is a time, by SendGrid's own clock."""
+        reset = answer.headers.get('X-RateLimit-Reset', '')
+        if answer.retry_after is not None or not re.fullmatch(
+                '[0-9]{1,12}', reset):
+            return answer.retry_after
+        wait = int(reset) - self._now_there(answer)
+        return wait if 0 <= wait <= LONGEST_RESET else None
+
+    def _now_there(self, answer):
+        try:
+            return parsedate_to_datetime(answer.headers['Date']).timestamp()
+        except (KeyError, ValueError):
+            return self.clock.now()
+
+    def build_probe(self):
+        """Any key may read its own scopes."""
+        return Request('GET', f'{self.base_url}/v3/scopes', self._auth())
+
+    def interpret_probe(self, answer):
+        if answer.status == 401:
+            return self.refuses(answer, 'the key is not valid')
+        if answer.status == 403:
+            return self.refuses(answer, 'the key or the account is barred')
+        told = answer.json if answer.status == 200 else None
+        scopes = told.get('scopes') if isinstance(told, dict) else None
+        if not isinstance(scopes, list):
+            return self.refuses(answer, 'no list of scopes')
+        if SCOPE not in scopes:
+            return ProbeResult(False, f'the key lacks the scope {SCOPE}')
+        return ProbeResult(True, f'the key has the scope {SCOPE}')
+
+    def _auth(self):
+        return {'Authorization': f'Bearer {self.credential()}'}
+
+
+def _payload(email, context):
+    """One personalization: one envelope, whose To and Cc are seen by all."""
+    fields = {
+        'personalizations': [_present({
+            'to': [_mailbox(a) for a in email.recipients],
+            'cc': [_mailbox(a) for a in email.cc],
+            'bcc': [_mailbox(a) for a in email.bcc]})],
+        'from': _mailbox(email.sender),
+        'subject': email.subject,
+        'content': [{'type': kind, 'value': value} for kind, value in (
+            ('text/plain', email.content), ('text/html', email.html))
+            if value],
+        'headers': {**email.headers, **context.headers},
+        'attachments': [_file(part) for part in email.attachments],
+        'categories': list(dict.fromkeys(email.tags)),
+        'custom_args': {**email.metadata, **context.metadata},
+        'tracking_settings': _tracking(email),
+    }
+    replies = [_mailbox(a) for a in email.reply_to]
+    if len(replies) == 1:
+        fields['reply_to'] = replies[0]
+    else:
+        fields['reply_to_list'] = replies
+    return _present(fields)
+
+
+def _present(fields):
+    """An empty list or object is an error to SendGrid."""
+    return {name: value for name, value in fields.items() if value}
+
+
+def _mailbox(address):
+    name = ' '.join(re.sub('[;,]', ' ', address.name).split())
+    return _present({'email': address.email, 'name': name})
+
+
+def _file(part):
+    fields = {'content': base64.b64encode(part.content).decode(),
+              'filename': part.filename, 'type': part.content_type}
+    if part.content_id:
+        return {**fields, 'disposition': 'inline',
+                'content_id': part.content_id}
+    return {**fields, 'disposition': 'attachment'}
+
+
+def _tracking(email):
+    """What is not said stays as the account has it."""
+    settings = {}
+    if email.track_opens is not None:
+        settings['open_tracking'] = {'enable': email.track_opens}
+    if email.track_clicks is not None:
+        settings['click_tracking'] = {
+            'enable': email.track_clicks, 'enable_text': email.track_clicks}
+    return settings
+
+
+def _errors(answer):
+    """The objects in `errors`, as far as they have the form."""
+    told = answer.json
+    errors = told.get('errors') if isinstance(told, dict) else None
+    return [error for error in errors if isinstance(error, dict)
+            ] if isinstance(errors, list) else []

@@ -1,0 +1,291 @@
+"""One HTTP call to a provider: by a deadline, once, and with a known end.
+
+A call ends in an `Answer` or in a `Fault`, which says how far the request
+came: what fails at `Stage.nothing` was surely not taken, all later ones may
+have been.
+"""
+
+import functools
+import json
+import math
+import os
+import re
+import socket
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any, NamedTuple
+
+import certifi
+import requests
+from requests.structures import CaseInsensitiveDict
+
+from stampman import __version__
+from stampman.helpers.delivery import Clock
+from stampman.services._connections import Adapter
+from stampman.services._wire import (
+    MAX_BODY, Broken, Call, Means, Names, Stage)
+
+__all__ = ['Answer', 'Fault', 'Request', 'Stage', 'Transport']
+
+CONNECT_LIMIT = 3.0     # seconds to look up, connect and shake hands
+IDLE_LIMIT = 5.0        # seconds after which a connection is not used again
+SHORTEST_REST = 1.0     # seconds; what Retry-After can ask for
+LONGEST_REST = 3600.0
+MAX_NESTING = 32        # of JSON in an answer
+MAX_DIGITS = 100        # of one of its integers
+
+_HEADERS = {'Accept': 'application/json',
+            'User-Agent': f'Stampman/{__version__}'}
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile('[\t\x20-\x7e\x80-\xff]*')
+_SECONDS = re.compile('[0-9]+')
+_DATE = re.compile('[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} '
+                   '[0-9]{2}:[0-9]{2}:[0-9]{2} GMT')
+_JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+
+
+class Request(NamedTuple):
+    """What is sent, exactly once; no redirect is followed."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes = b''
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the provider answered; `headers` are case-insensitive.
+
+    `complete` is False where the body was longer than what is kept of it.
+    `received_at` is in seconds since the epoch, by our own clock.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    complete: bool = True
+    received_at: float | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, 'headers', CaseInsensitiveDict(self.headers))
+
+    @property
+    def text(self) -> str:
+        """The body, as far as it is UTF-8."""
+        return self.body.decode(errors='replace')
+
+    @functools.cached_property
+    def json(self) -> Any:
+        """The body as strict JSON; None where it is none."""
+        try:
+            return _strict_json(self.body.decode())
+        except ValueError:
+            return None
+
+    @property
+    def retry_after(self) -> float | None:
+        """The seconds to wait that the answer asks for, 1 s to 1 h; None
+        where it asks for none, or not clearly."""
+        asked = self._single('Retry-After')
+        if _SECONDS.fullmatch(asked):
+            seconds = float(asked)
+        else:
+            until, now = _date(asked), _date(self._single('Date'))
+            now = self.received_at if now is None else now
+            if until is None or now is None:
+                return None
+            seconds = until - now
+        return min(max(seconds, SHORTEST_REST), LONGEST_REST)
+
+    def _single(self, name):
+        """Return a header; one that came twice, and the same, once."""
+        text = self.headers.get(name, '').strip()
+        first = text[:(len(text) - 2) // 2]
+        return first if first and text == f'{first}, {first}' else text
+
+
+class Fault(NamedTuple):
+    """Why there is no answer, and the stage that was reached.
+
+    `reason` is for people and holds nothing of the request; `alert` where a
+    person has to put something right.
+    """
+
+    stage: Stage
+    reason: str
+    alert: bool = False
+
+
+class Transport:
+    """Calls providers over connections that all threads share.
+
+    Connections are made by the process that uses them, never inherited over
+    a fork. Of the environment nothing counts: no proxy, no `.netrc`, no CA
+    bundle.
+    """
+
+    def __init__(self, clock: Clock, proxy: str | None = None, *,
+                 ca_file: str | None = None,
+                 resolve: Callable[[str, int], list] | None = None,
+                 connect_limit: float = CONNECT_LIMIT,
+                 idle_limit: float = IDLE_LIMIT):
+        """Trust `ca_file` in the place of certifi's CAs, and ask `resolve` in
+        the place of getaddrinfo; the limits are in seconds.
+
+        Raises ValueError where `proxy` is not like `http://host:port`.
+        """
+        if proxy and not re.match('http://[^/]', proxy):
+            raise ValueError('a proxy is given as "http://host:port"')
+        self._clock = clock
+        self._proxies = {'http': proxy, 'https': proxy} if proxy else {}
+        self._means = lambda: Means(
+            clock, Names(resolve or _getaddrinfo),
+            lambda: _tls(ca_file or certifi.where()),
+            connect_limit, idle_limit)
+        self._of_process = {}
+
+    def call(self, request: Request, deadline: float) -> Answer | Fault:
+        """Send `request` once, and say how it went by `deadline`, which is
+        in seconds of the monotonic clock.
+
+        Not a byte is written once the deadline has come.
+        """
+        session, means = self._session()
+        call = Call(means, deadline)
+        try:
+            response = session.send(
+                _prepared(request), timeout=call, stream=True, verify=True,
+                cert=None, proxies=self._proxies, allow_redirects=False)
+        except Broken as broken:
+            return Fault(call.stage, broken.reason, broken.alert)
+        except requests.RequestException:
+            # Only what is found out before anything is written; its text
+            # may hold the URL or a header.
+            return Fault(call.stage, 'the request cannot be written as HTTP: '
+                         'its URL, a header or the proxy is wrong', True)
+        body = response.raw.read(decode_content=False)
+        return Answer(response.status_code, response.headers,
+                      body[:MAX_BODY], len(body) <= MAX_BODY,
+                      self._clock.now())
+
+    def close(self) -> None:
+        """Close all connections that are idle; they are made again."""
+        self._session()[0].close()
+
+    def _session(self):
+        """Return the session of this process; a fork's child makes its own.
+
+        There is no lock: it could be held while another thread forks.
+        """
+        pid = os.getpid()
+        if pid not in self._of_process:
+            mine = _Session(), self._means()
+            self._of_process = {pid: self._of_process.setdefault(pid, mine)}
+        return self._of_process[pid]
+
+
+class _Session(requests.Session):
+    """A session that takes nothing from the environment or an answer."""
+
+    def __init__(self):
+        super().__init__()
+        self.trust_env = False
+        for scheme in ('https://', 'http://'):
+            self.mount(scheme, Adapter())
+
+    def get_redirect_target(self, resp):
+        """There is none: requests would even read the body to look ahead."""
+        return None
+
+
+@functools.cache
+def _tls(ca_file: str) -> ssl.SSLContext:
+    """Return the one context of this process; a new one takes 20 ms."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)    # it verifies
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_verify_locations(ca_file)
+    return context
+
+
+def _getaddrinfo(host, port):
+    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+
+
+@functools.lru_cache(maxsize=256)
+def _prepared_url(url):
+    prepared = requests.PreparedRequest()
+    prepared.prepare_url(url, None)
+    return prepared.url
+
+
+def _prepared(request):
+    """Return requests' form of `request`, without what it would add."""
+    headers = CaseInsensitiveDict(_HEADERS)
+    for name, value in request.headers.items():
+        if not (_HEADER_NAME.fullmatch(name)
+                and _HEADER_VALUE.fullmatch(value)):
+            raise requests.exceptions.InvalidHeader
+        headers[name] = value
+    headers['Accept-Encoding'] = 'identity'
+    prepared = requests.PreparedRequest()
+    prepared.method = request.method
+    prepared.url = _prepared_url(request.url)
+    prepared.headers = headers
+    prepared.body = request.body or None
+    return prepared
+
+
+def _date(text):
+    if not _DATE.fullmatch(text):
+        return None
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except ValueError:
+        return None
+
+
+def _strict_json(text):
+    """Raise ValueError for all that could be read in two ways."""
+    _check_nesting(text)
+    value = json.loads(
+        text, object_pairs_hook=_once, parse_int=_integer,
+        parse_float=_number, parse_constant=_no_number)
+    if '\\u' in text:       # half a surrogate pair is no text
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _check_nesting(text):
+    if text.count('[') + text.count('{') <= MAX_NESTING:
+        return
+    depth = 0
+    for token in _JSON_TOKEN.findall(text):
+        depth += {'[': 1, '{': 1, ']': -1, '}': -1}.get(token, 0)
+        if depth > MAX_NESTING:
+            raise ValueError('nested too deep')
+
+
+def _once(pairs):
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError('a key stands twice in one object')
+    return value
+
+
+def _integer(text):
+    if len(text) > MAX_DIGITS:
+        raise ValueError('too long for a number')
+    return int(text)
+
+
+def _number(text):
+    if not math.isfinite(value := float(text)):
+        raise ValueError('too large for a number')
+    return value
+
+
+def _no_number(text):
+    raise ValueError(f'{text} is not JSON')

@@ -1,0 +1,36 @@
+"""What every test gets: strictness, repeatable data, a config to change."""
+
+import json
+import os
+
+import pytest
+from hypothesis import settings
+
+from strict import (    # noqa: F401 (pytest finds its hooks here)
+    pytest_make_collect_report, pytest_runtest_makereport)
+
+settings.register_profile('ordinary', deadline=None, max_examples=60)
+settings.register_profile('ci', deadline=None, max_examples=60,
+                          derandomize=True)
+settings.load_profile('ci' if os.environ.get('CI') else 'ordinary')
+
+POOL_KEY = 'pool-key-of-the-tests'
+ADMIN_KEY = 'admin-key-of-the-tests'
+
+
+@pytest.fixture
+def write_config(tmp_path):
+    """Return a function that writes a config file and returns its path.
+
+    It takes what is to stand beside or instead of one pool `example.com`
+    with the service `capture`, and one admin.
+    """
+    def write(**changes):
+        path = tmp_path / 'config.json'
+        path.write_text(json.dumps({
+            'pools': [{'domain': 'example.com', 'api_key': POOL_KEY,
+                       'services': {'capture': {}}}],
+            'admins': [{'name': 'ops', 'api_key': ADMIN_KEY}],
+            **changes}), 'utf-8')
+        return path
+    return write

@@ -1,0 +1,168 @@
+"""The walk of a pool: who is asked next, and who is not."""
+
+import math
+
+import pytest
+
+from stampman.helpers.delivery import Kind
+from stampman.helpers.exceptions import LeaseLost
+from stampman.services.base import SendContext
+from stampman.services.pool import UNFINISHED, PooledEmailService
+
+from fakes import (
+    EveryoneIsWell, MemoryJournal, ScriptedService, Time, email, message,
+    outcome)
+
+ANY_TIME = SendContext('m', '', math.inf)
+
+
+def walk(*services, until=math.inf, resting=(), **fields):
+    """Walk once; return the outcome, the journal and the health."""
+    time = Time()
+    journal = MemoryJournal(message(**fields), time)
+    health = EveryoneIsWell(resting)
+    pool = PooledEmailService(services, journal, health, time.clock)
+    return pool.send_email(
+        email(), SendContext('m', '', until)), journal, health
+
+
+def test_the_first_service_that_accepts_ends_the_walk():
+    first = ScriptedService('first', outcome('accepted'))
+    second = ScriptedService('second', outcome('accepted'))
+    result, journal, _ = walk(first, second)
+    assert result.kind is Kind.accepted
+    assert journal.entries == [
+        ('begin', 'first'), ('end', 'first', Kind.accepted)]
+    assert not second.calls
+
+
+@pytest.mark.parametrize('kind, asked_next', [
+    ('rejected', False), ('unsupported', True), ('refused', True),
+    ('deferred', True), ('uncertain', True)])
+def test_the_kind_decides_whether_the_next_service_is_asked(
+        kind, asked_next):
+    second = ScriptedService('second', outcome('accepted'))
+    walk(ScriptedService('first', outcome(kind)), second)
+    assert len(second.calls) == asked_next
+
+
+def test_every_attempt_is_written_before_and_after_the_call():
+    seen = []
+    service = ScriptedService('only', outcome('deferred'))
+    time = Time()
+    journal = MemoryJournal(message(), time)
+    service.during = lambda: seen.append(list(journal.entries))
+    PooledEmailService([service], journal, EveryoneIsWell(),
+                       time.clock).send_email(email(), ANY_TIME)
+    assert seen == [[('begin', 'only')]]
+    assert journal.entries[-1] == ('end', 'only', Kind.deferred)
+
+
+def test_nothing_is_called_when_the_journal_cannot_be_written():
+    class Lost(MemoryJournal):
+        def begin(self, service, seconds):
+            raise LeaseLost()
+
+    service = ScriptedService('only', outcome('accepted'))
+    time = Time()
+    pool = PooledEmailService([service], Lost(message(), time),
+                              EveryoneIsWell(), time.clock)
+    with pytest.raises(LeaseLost):
+        pool.send_email(email(), ANY_TIME)
+    assert not service.calls
+
+
+def test_an_uncertain_attempt_holds_the_message_where_the_pool_holds():
+    second = ScriptedService('second', outcome('accepted'))
+    result, _, _ = walk(ScriptedService('first', outcome('uncertain')),
+                        second, on_uncertain='hold')
+    assert result.kind is Kind.uncertain
+    assert not second.calls
+
+
+def test_three_uncertain_attempts_hold_the_message():
+    services = [ScriptedService(f's{n}', outcome('uncertain'))
+                for n in range(5)]
+    walk(*services)
+    assert [len(service.calls) for service in services] == [1, 1, 1, 0, 0]
+
+
+def test_a_bug_in_a_service_is_uncertain_and_fails_over():
+    second = ScriptedService('second', outcome('accepted'))
+    result, journal, _ = walk(
+        ScriptedService('first', RuntimeError('secret')), second)
+    assert result.kind is Kind.accepted
+    first = journal.message.attempts[0].outcome
+    assert first.kind is Kind.uncertain and first.alert
+    assert 'secret' not in first.reason
+
+
+def test_a_resting_service_is_passed_over_without_an_attempt():
+    second = ScriptedService('second', outcome('accepted'))
+    first = ScriptedService('first', outcome('accepted'))
+    _, journal, _ = walk(first, second, resting=('first',))
+    assert not first.calls
+    assert [one.service for one in journal.message.attempts] == ['second']
+
+
+def test_the_walk_says_that_all_services_rest():
+    result, journal, _ = walk(
+        ScriptedService('a', outcome('accepted')),
+        ScriptedService('b', outcome('accepted')), resting=('a', 'b'))
+    assert result.kind is Kind.deferred
+    assert result.reason == 'resting: a, b'
+    assert not journal.entries
+
+
+def test_no_service_is_begun_that_may_last_beyond_the_deadline():
+    time = Time()
+    first = ScriptedService('first', outcome('deferred'), timeout=10)
+    first.during = lambda: time.pass_by(9)
+    second = ScriptedService('second', outcome('accepted'), timeout=10)
+    journal = MemoryJournal(message(), time)
+    result = PooledEmailService(
+        [first, second], journal, EveryoneIsWell(), time.clock).send_email(
+            email(), SendContext('m', '', time.clock.monotonic() + 15))
+    assert result.code == UNFINISHED
+    assert not second.calls
+
+
+def test_a_round_goes_on_behind_the_services_it_has_tried():
+    first = ScriptedService('first', outcome('deferred'))
+    second = ScriptedService('second', outcome('accepted'))
+    _, journal, _ = walk(first)
+    walk(first, second, attempts=journal.message.attempts)
+    assert len(first.calls) == 1
+    assert len(second.calls) == 1
+
+
+def test_the_next_round_begins_with_the_first_service_again():
+    first = ScriptedService('first', outcome('deferred'))
+    _, journal, _ = walk(first)
+    walk(first, attempts=journal.message.attempts, round=1)
+    assert len(first.calls) == 2
+
+
+def test_who_cannot_carry_the_email_is_not_asked_in_a_later_round():
+    first = ScriptedService('first', outcome('unsupported'))
+    _, journal, _ = walk(first)
+    walk(first, attempts=journal.message.attempts, round=1)
+    assert len(first.calls) == 1
+
+
+@pytest.mark.parametrize('kinds, best', [
+    (['deferred', 'accepted'], 'accepted'),
+    (['uncertain', 'rejected'], 'uncertain'),
+    (['refused', 'deferred'], 'deferred'),
+    (['unsupported', 'refused'], 'refused'),
+    (['unsupported', 'unsupported'], 'unsupported')])
+def test_the_most_hopeful_outcome_stands_for_the_walk(kinds, best):
+    result, _, _ = walk(*(ScriptedService(f's{n}', outcome(kind))
+                          for n, kind in enumerate(kinds)))
+    assert result.kind is Kind(best)
+
+
+def test_health_learns_of_every_call():
+    _, _, health = walk(ScriptedService('a', outcome('deferred')),
+                        ScriptedService('b', outcome('accepted')))
+    assert health.recorded == [('a', Kind.deferred), ('b', Kind.accepted)]
