@@ -1,0 +1,173 @@
+"""The SQL of a store, built once: built for each call it costs double."""
+
+from sqlalchemy import (
+    and_, bindparam, case, delete, func, insert, or_, select, true, update)
+from sqlalchemy.types import Boolean, Double
+
+from stampman.helpers.delivery import Kind, Message, State
+from stampman.store.schema import (
+    UNSETTLED, attachments, attempts, checks, emails, health, messages,
+    rates, recipients, workers)
+
+_M, _A, _R = messages.c, attempts.c, recipients.c
+_ID = _M.id == bindparam('of')
+_HELD = and_(_ID, _M.state == State.sending.value,
+             _M.fence == bindparam('held_fence'))
+_NO_LEASE = {'leased_by': None, 'lease_until': None}
+# As equality of one column each: IN is rendered anew for each call.
+_NOT_ACCEPTED = _R.status != State.accepted.value
+_NOT_SETTLED = and_(_NOT_ACCEPTED, _R.status != State.rejected.value)
+
+# -- reading a message -------------------------------------------------------
+
+_MESSAGE = [messages.c[name] for name in Message.model_fields
+            if name in messages.c]
+
+MESSAGE = select(*_MESSAGE).where(_ID, _M.pool == bindparam('in_pool'))
+CLAIMED = select(*_MESSAGE, _M.fence).where(_ID)
+ATTEMPTS = select(attempts).where(_A.message_id == bindparam('of'))
+RECIPIENTS = select(recipients).where(
+    _R.message_id == bindparam('of')).order_by(_R.position)
+CONTENT = select(emails.c.content).where(
+    emails.c.message_id == bindparam('of'))
+PARTS = select(attachments.c.content).where(
+    attachments.c.message_id == bindparam('of')).order_by(
+    attachments.c.position)
+
+# -- taking in ---------------------------------------------------------------
+
+ADD_MESSAGE = insert(messages)
+ADD_EMAIL = insert(emails)
+ADD_RECIPIENT = insert(recipients)
+ADD_ATTACHMENT = insert(attachments)
+
+RATE = select(rates.c.free, rates.c.counted_at).where(
+    rates.c.pool == bindparam('in_pool')).with_for_update()
+ADD_RATE = insert(rates)
+SET_RATE = update(rates).where(rates.c.pool == bindparam('in_pool')).values(
+    free=bindparam('free'), counted_at=bindparam('counted_at'))
+
+# -- claiming ----------------------------------------------------------------
+
+WAITING_DUE = select(_M.id, _M.next_attempt_at.label('due')).where(
+    _M.next_attempt_at <= bindparam('now')).order_by(
+    _M.next_attempt_at).limit(bindparam('most'))
+RUN_OUT = select(_M.id, _M.lease_until.label('due')).where(
+    _M.lease_until <= bindparam('now')).order_by(
+    _M.lease_until).limit(bindparam('most'))
+TAKE_WAITING_DUE = WAITING_DUE.with_for_update(skip_locked=True)
+TAKE_RUN_OUT = RUN_OUT.with_for_update(skip_locked=True)
+
+ORPHAN = update(attempts).where(
+    _A.message_id == bindparam('of'), _A.kind.is_(None)).values(
+    ended_at=bindparam('at'), kind=Kind.uncertain.value,
+    outcome=bindparam('guess'))
+CRASHED = update(messages).where(_ID).values(crashes=_M.crashes + 1)
+CLAIM = update(messages).where(_ID).values(
+    state=State.sending.value, next_attempt_at=None,
+    leased_by=bindparam('owner'), lease_until=bindparam('until'),
+    fence=_M.fence + 1)
+
+# -- on its way --------------------------------------------------------------
+
+EXTEND = update(messages).where(_HELD).values(
+    lease_until=bindparam('until'),
+    possible_duplicate=or_(_M.possible_duplicate,
+                           bindparam('twice', type_=Boolean)))
+_NEXT = select(func.coalesce(func.max(_A.number), 0) + 1).where(
+    _A.message_id == bindparam('message_id')).scalar_subquery()
+BEGIN = insert(attempts).values(
+    number=_NEXT, **{name: bindparam(name) for name in (
+        'message_id', 'id', 'service', 'provider', 'round', 'started_at')})
+# A person's word on an attempt yields to the proof that it was accepted.
+END = update(attempts).where(
+    _A.message_id == bindparam('of'), _A.id == bindparam('ended')).values(
+    ended_at=bindparam('at'), kind=bindparam('how'),
+    outcome=bindparam('rest'), resolved=case(
+        (bindparam('how') == Kind.accepted.value, None), else_=_A.resolved))
+ACCEPTED = update(messages).where(_ID).values(
+    state=State.accepted.value, next_attempt_at=None, reason='', **_NO_LEASE)
+ALL_ACCEPTED = update(recipients).where(
+    _R.message_id == bindparam('of')).values(
+    status=State.accepted.value, reason='',
+    provider_message_id=bindparam('theirs'))
+# What is held for the sake of an attempt is concluded anew.
+RECONSIDER = update(messages).where(
+    _ID, _M.state == State.uncertain.value).values(
+    next_attempt_at=bindparam('at'))
+FINISH = update(messages).where(_HELD).values(
+    state=bindparam('becomes'), round=bindparam('rounds'),
+    next_attempt_at=bindparam('next'), reason=bindparam('why'), **_NO_LEASE)
+_FOLLOW = update(recipients).where(_R.message_id == bindparam('of')).values(
+    status=bindparam('becomes'), reason=bindparam('why'))
+FOLLOW = _FOLLOW.where(_NOT_SETTLED)
+FOLLOW_ANEW = _FOLLOW.where(_NOT_ACCEPTED)
+
+# -- a person's acts ---------------------------------------------------------
+
+CHANGE = update(messages).where(
+    _ID, _M.pool == bindparam('in_pool'),
+    _M.state.in_(bindparam('expected', expanding=True))).values(
+    state=bindparam('becomes'), reason=bindparam('why'),
+    next_attempt_at=bindparam('next'),
+    restarted_at=func.coalesce(
+        bindparam('restarted', type_=Double), _M.restarted_at),
+    expires_at=func.coalesce(
+        bindparam('expires', type_=Double), _M.expires_at),
+    crashes=case((bindparam('restarts', type_=Boolean) == true(), 0),
+                 else_=_M.crashes), **_NO_LEASE)
+RESOLVE = update(attempts).where(
+    _A.message_id == bindparam('of'), _A.kind == Kind.uncertain.value,
+    _A.resolved.is_(None)).values(resolved=bindparam('word'))
+HASTEN = update(messages).where(
+    _M.pool.in_(bindparam('pools', expanding=True)),
+    _M.state == State.deferred.value,
+    or_(_M.next_attempt_at.is_(None),
+        _M.next_attempt_at > bindparam('now'))).values(
+    next_attempt_at=bindparam('now'))
+
+# -- listing -----------------------------------------------------------------
+
+# By whether a state and a recipient are asked for. The bounds of the id let
+# an index serve the times; created_at makes them exact.
+_LISTED = select(*_MESSAGE).where(
+    _M.pool == bindparam('in_pool'),
+    _M.created_at >= bindparam('since'),
+    _M.created_at < bindparam('until'))
+_BY_ID = _LISTED.where(
+    _M.id >= bindparam('low'), _M.id < bindparam('high')).order_by(
+    _M.id.desc()).limit(bindparam('most'))
+_BY_RECIPIENT = _LISTED.join_from(
+    recipients, messages, _R.message_id == _M.id).where(
+    _R.mailbox == bindparam('mailbox'),
+    _R.message_id >= bindparam('low'),
+    _R.message_id < bindparam('high')).order_by(
+    _R.message_id.desc()).limit(bindparam('most'))
+_IN_STATE = _M.state == bindparam('in_state')
+PAGES = {
+    (False, False): _BY_ID,
+    (True, False): _BY_ID.where(_IN_STATE),
+    (False, True): _BY_RECIPIENT,
+    (True, True): _BY_RECIPIENT.where(_IN_STATE)}
+
+UNSETTLED_COUNTS = select(_M.pool, _M.state, func.count()).where(
+    UNSETTLED).group_by(_M.pool, _M.state)
+
+# -- what processes share ----------------------------------------------------
+
+HEALTH = select(health.c.key, health.c.version, health.c.state)
+ADD_HEALTH = insert(health)
+SET_HEALTH = update(health).where(
+    health.c.key == bindparam('of'),
+    health.c.version == bindparam('before')).values(
+    version=bindparam('before') + 1, state=bindparam('becomes'),
+    updated_at=bindparam('now'))
+BEAT = update(workers).where(workers.c.owner == bindparam('of')).values(
+    beaten_at=bindparam('now'))
+ADD_WORKER = insert(workers)
+FORGET_WORKERS = delete(workers).where(
+    workers.c.beaten_at < bindparam('silent_since'))
+LAST_BEAT = select(func.max(workers.c.beaten_at))
+CHECK = update(checks).where(checks.c.name == bindparam('of')).values(
+    checked_at=bindparam('now'))
+ADD_CHECK = insert(checks)
