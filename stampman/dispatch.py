@@ -1,0 +1,215 @@
+"""Delivering one claimed message: a round through its pool, the next state.
+
+Requests and workers deliver by this same code. The safety argument is its
+order: an attempt is committed before the provider is called, its end after;
+nothing is called under a lease that is not ours.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from stampman import backoff, logs
+from stampman.helpers.delivery import (
+    Attempt, Claim, Clock, Kind, Message, Outcome, State, conclude,
+    must_hold)
+from stampman.helpers.exceptions import LeaseLost, StoreUnavailable
+from stampman.helpers.mail import Email
+from stampman.services.base import SendContext
+from stampman.services.pool import UNFINISHED, PooledEmailService
+
+log = logging.getLogger(__name__)
+
+GRACE = 20.0            # seconds by which a lease outlasts the call
+RECORDING = 30.0        # seconds for which the end of an attempt is tried
+BETWEEN_TRIES = 0.5     # seconds
+
+# How a person hears of it, in the log.
+_LEVELS = {State.accepted: logging.INFO, State.rejected: logging.WARNING,
+           State.failed: logging.ERROR, State.uncertain: logging.ERROR}
+
+
+class StoreJournal:
+    """The journal of one message, kept in the store."""
+
+    def __init__(self, dispatch, claim: Claim, message: Message):
+        self._store = dispatch.store
+        self._clock = dispatch.clock
+        self._pause = dispatch.pause
+        self._new_id = dispatch.new_id
+        self.claim = claim
+        self.message = message
+
+    def begin(self, service, seconds):
+        """Commit that an attempt begins; the lease outlasts the call."""
+        deadline = self._clock.monotonic() + seconds
+        now = self._clock.now()
+        attempt = Attempt(
+            id=self._new_id(now), service=service.name,
+            provider=service.provider, round=self.message.round,
+            started_at=now)
+        again = any(one.is_uncertain for one in self.message.attempts)
+        self.claim = self._store.begin(
+            self.claim, attempt, now + seconds + GRACE, again)
+        self._update(attempts=(*self.message.attempts, attempt),
+                     possible_duplicate=(
+                         self.message.possible_duplicate or again))
+        return SendContext(self.message.id, attempt.id, deadline)
+
+    def end(self, outcome: Outcome):
+        """Commit how the attempt ended; try for a while if that fails."""
+        *earlier, attempt = self.message.attempts
+        ended = attempt.model_copy(update={
+            'ended_at': self._clock.now(), 'outcome': outcome})
+        give_up_at = self._clock.monotonic() + RECORDING
+        while True:
+            try:
+                self._store.end(ended, self.message.id)
+                break
+            except StoreUnavailable:
+                if self._clock.monotonic() >= give_up_at:
+                    raise
+                self._pause(BETWEEN_TRIES)
+        self._update(attempts=(*earlier, ended))
+        log.info('%s: %s', attempt.service, outcome.kind, extra={
+            'attempt_id': attempt.id, 'service': attempt.service,
+            'kind': outcome.kind, 'status': outcome.http_status,
+            'seconds': round(ended.ended_at - ended.started_at, 3)})
+        if outcome.kind is Kind.accepted:
+            self._settle_recipients(State.accepted, '', outcome)
+
+    def finish(self, state: State, **changes):
+        """Give the message back in `state`."""
+        self._store.finish(self.claim, state, **changes)
+        self._update(state=state, **changes)
+        self._settle_recipients(state, changes.get('reason', ''))
+
+    def _settle_recipients(self, state, reason, outcome=None):
+        """Follow in memory what the store has just done."""
+        self._update(state=state, recipients=tuple(
+            one.model_copy(update={
+                'status': state, 'reason': reason,
+                'provider_message_id': outcome and
+                outcome.provider_message_id})
+            for one in self.message.recipients))
+
+    def _update(self, **changes):
+        self.message = self.message.model_copy(update=changes)
+
+
+class Dispatch(NamedTuple):
+    """Delivers claimed messages. `chance` returns a number from 0 to 1,
+    `pause` waits for so many seconds, `new_id` makes an id at a time."""
+
+    store: object
+    health: object
+    clock: Clock
+    chance: Callable[[], float]
+    pause: Callable[[float], None]
+    new_id: Callable[[float], str]
+
+    def deliver(self, claim: Claim, message: Message,
+                email: Callable[[], Email], services: Sequence,
+                until: float = math.inf) -> Message:
+        """Walk the pool once for a claimed message; return it as it is then.
+
+        `email` is asked for the content only if there is something to try.
+        The walk begins nothing that would last beyond `until` (monotonic
+        seconds). A store that fails, or a lease that is lost, ends it; the
+        message is then another's, or is rescued when the lease runs out.
+        """
+        journal = StoreJournal(self, claim, message)
+        with logs.bind(message_id=message.id, pool=message.pool):
+            try:
+                outcome = self._walk(journal, email, services, until)
+                if journal.message.state is not State.accepted:
+                    self._finish(journal, outcome, services)
+            except LeaseLost:
+                log.warning('the lease is lost: somebody else goes on')
+            except StoreUnavailable as error:
+                log.error('left to a rescue: %s', error.detail)
+            state = journal.message.state
+            log.log(_LEVELS.get(state, logging.INFO), 'the message is %s',
+                    state)
+        return journal.message
+
+    def _walk(self, journal, email, services, until):
+        message = journal.message
+        if self.clock.now() >= message.expires_at or must_hold(message):
+            return Outcome(kind=Kind.deferred)
+        pool = PooledEmailService(
+            services, journal, self.health, self.clock)
+        return pool.send_email(
+            email(), SendContext(message.id, '', until))
+
+    def _finish(self, journal, outcome, services):
+        message, now = journal.message, self.clock.now()
+        state, reason = next_state(message, outcome, services, now)
+        tried = any(attempt.round == message.round
+                    for attempt in message.recent)
+        finished = outcome.code != UNFINISHED
+        journal.finish(
+            state, reason=reason,
+            round=message.round + (tried and finished),
+            next_attempt_at=self._next_attempt_at(
+                message, state, outcome, services, now))
+
+    def _next_attempt_at(self, message, state, outcome, services, now):
+        if state not in (State.deferred, State.uncertain) \
+                or is_held(message, now):
+            return None
+        if outcome.code == UNFINISHED:
+            return now
+        wait = backoff.delay(message.round + 1, self.chance())
+        free = self.health.next_free(services)
+        # Spread over the delay: not all at once when the rest is over.
+        at = now + wait if free is None else free + wait * self.chance()
+        return min(at, message.expires_at)
+
+
+def is_held(message: Message, now: float) -> bool:
+    """Whether an uncertain message waits for evidence or a person."""
+    uncertain = any(attempt.is_uncertain for attempt in message.attempts)
+    return bool(must_hold(message)) or uncertain and (
+        now >= message.expires_at
+        or conclude_certain(message) is Kind.rejected)
+
+
+def conclude_certain(message: Message) -> Kind | None:
+    """Return what the attempts amount to beside the uncertain ones."""
+    return conclude(attempt for attempt in message.recent
+                    if not attempt.is_uncertain)
+
+
+def next_state(message: Message, outcome: Outcome, services: Sequence,
+               now: float) -> tuple[State, str]:
+    """Return the state a message takes after a walk, and the reason.
+
+    While an attempt is uncertain nothing else is ever concluded.
+    """
+    if any(attempt.is_uncertain for attempt in message.attempts):
+        return State.uncertain, (
+            must_hold(message) or 'a provider may have taken it')
+    kind = conclude_certain(message)
+    last = _last_reason(message) or outcome.reason
+    if kind is Kind.rejected:
+        return State.rejected, last
+    if kind is Kind.unsupported and _none_can_carry(message, services):
+        return State.failed, f'no service can carry it: {last}'
+    if must_hold(message):
+        return State.uncertain, must_hold(message)
+    if now >= message.expires_at:
+        return State.failed, f'expired: {last}'.rstrip(': ')
+    return State.deferred, last
+
+
+def _none_can_carry(message, services):
+    unable = {attempt.service for attempt in message.recent
+              if attempt.outcome.kind is Kind.unsupported}
+    return {service.name for service in services} <= unable
+
+
+def _last_reason(message):
+    ended = [attempt for attempt in message.recent if attempt.outcome]
+    return f'{ended[-1].service}: {ended[-1].outcome.reason}' if ended else ''

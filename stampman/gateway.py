@@ -1,0 +1,352 @@
+"""The gateway: the store, the pools, their health, built from the config.
+
+One object that the doors hold: the API, the worker and the command line.
+"""
+
+import logging
+import math
+import threading
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from stampman import services
+from stampman.dispatch import Dispatch
+from stampman.health import Health, Standing
+from stampman.helpers import config as configuration
+from stampman.helpers.config import Config, PoolConfig
+from stampman.helpers.delivery import Clock, Message, State
+from stampman.helpers.environment import Environment
+from stampman.helpers.exceptions import (
+    ConfigError, InvalidFields, NotFound, StoreUnavailable)
+from stampman.helpers.mail import Email, Submission
+from stampman.intake import FIRST_LEASE, Intake
+from stampman.services.base import AbstractEmailService, ProbeResult
+from stampman.store import open_store
+from stampman.store.base import AbstractStore, Filter, HealthRow
+
+log = logging.getLogger(__name__)
+
+REQUEST_BUDGET = 25.0   # seconds after arrival for which a request delivers
+WORKER_SILENT = 60.0    # seconds without a beat, then /readyz says so
+
+# A person's acts: from which states, to which, and what else they change.
+RETRIED = frozenset({State.rejected, State.failed, State.cancelled})
+CANCELLED = frozenset({State.queued, State.deferred})
+RESOLVED = frozenset({State.uncertain})
+VERDICTS = ('accepted', 'not_sent', 'send_again')
+
+
+class Pool(NamedTuple):
+    """One sending domain with its enabled services, first priority first."""
+
+    domain: str
+    config: PoolConfig
+    services: tuple[AbstractEmailService, ...]
+
+
+class Surroundings(NamedTuple):
+    """What the outside world is to the gateway: handed in by `main`.
+
+    `chance` returns a number from 0 to 1, `pause` waits for so many
+    seconds, `new_id` makes a UUID v7 of a time, `owner` names this process.
+    """
+
+    clock: Clock
+    chance: Callable[[], float]
+    pause: Callable[[float], None]
+    new_id: Callable[[float], str]
+    owner: str
+
+
+def load_config(environment: Environment) -> Config:
+    """Return the config with every service's settings checked.
+
+    Raises ConfigError that names every problem.
+    """
+    config = configuration.load(
+        environment.config_path, environment.variables, _settings_of)
+    if environment.production:
+        errors = [(f'pools[{number}].services',
+                   'in production "capture" alone would send nothing')
+                  for number, pool in enumerate(config.pools)
+                  if all(service.provider == 'capture'
+                         for service in pool.services.values()
+                         if service.enabled)]
+        if errors:
+            raise ConfigError(f'{environment.config_path} is not valid:',
+                              errors=errors)
+    return config
+
+
+def _settings_of(provider):
+    return services.service_class(provider).Settings
+
+
+class Gateway:
+    """All of Stampman but its doors."""
+
+    def __init__(self, config: Config, environment: Environment,
+                 surroundings: Surroundings,
+                 store: AbstractStore | None = None,
+                 config_problem: str = ''):
+        """`config_problem` says why an older config is still served."""
+        self.config = config
+        self.environment = environment
+        self.config_problem = config_problem
+        self.owner = surroundings.owner
+        self.clock = surroundings.clock
+        self.store = store or open_store(environment.database_url)
+        self.pools: Mapping[str, Pool] = {
+            pool.domain: self._pool(pool) for pool in config.pools}
+        self.health = Health(
+            self.store, self.clock, surroundings.chance, HealthRow,
+            self._recovered)
+        self._intake = Intake(
+            self.store, surroundings.new_id, surroundings.owner)
+        self._dispatch = Dispatch(
+            self.store, self.health, self.clock, surroundings.chance,
+            surroundings.pause, surroundings.new_id)
+        self._slots = threading.BoundedSemaphore(1)
+
+    def _pool(self, pool):
+        enabled = [(name, settings) for name, settings
+                   in pool.services.items() if settings.enabled]
+        enabled.sort(key=lambda pair: pair[1].priority)
+        return Pool(pool.domain, pool, tuple(
+            services.service_class(settings.provider)(
+                name, settings, pool.domain, self.clock)
+            for name, settings in enabled))
+
+    def deliver_at_most(self, requests: int) -> None:
+        """Let so many requests of this process deliver at a time."""
+        self._slots = threading.BoundedSemaphore(max(1, requests))
+
+    # -- messages ----------------------------------------------------------
+
+    def send(self, domain: str, submission: Submission,
+             arrived: float) -> Message:
+        """Store a message, deliver it if there is room, and return it.
+
+        `arrived` is when the request came, in monotonic seconds. Raises
+        what `Intake.submit` raises; once the message is stored, nothing.
+        """
+        pool = self.pools[domain]
+        slots = self._slots
+        free = slots.acquire(blocking=False)
+        try:
+            message, claim = self._intake.submit(
+                pool.config, submission, self.clock.now(), claimed=free)
+            if not free:
+                return message
+            return self._deliver(claim, message, submission.email, pool,
+                                 arrived + REQUEST_BUDGET)
+        finally:
+            if free:
+                slots.release()
+
+    def deliver_due(self, owner: str) -> bool:
+        """Claim one due message and deliver it; say if there was one.
+
+        Raises StoreUnavailable where nothing could be claimed.
+        """
+        now = self.clock.now()
+        due = self.store.claim_due(owner, now, now + FIRST_LEASE)
+        for claim, message in due:
+            pool = self.pools.get(message.pool) or Pool(
+                message.pool, None, ())
+            self._deliver(claim, message,
+                          lambda: self.store.email(claim.message_id), pool)
+        return bool(due)
+
+    def _deliver(self, claim, message, email, pool, until=math.inf):
+        """Deliver, whatever breaks: the message is stored and stays so."""
+        try:
+            return self._dispatch.deliver(
+                claim, message, email, pool.services, until)
+        except Exception:       # a bug of ours; the lease runs out
+            log.exception('the delivery broke: left to a rescue',
+                          extra={'message_id': message.id})
+            return message
+
+    def message(self, domain: str, message_id: str) -> Message:
+        """Return a message of a pool; raises NotFound."""
+        return self.store.message(domain, message_id)
+
+    def email(self, domain: str, message_id: str) -> Email:
+        """Return the content of a message of a pool; raises NotFound."""
+        self.store.message(domain, message_id)
+        return self.store.email(message_id)
+
+    def messages(self, domain: str, *, limit: int = 50,
+                 **filter) -> tuple[list[Message], bool]:
+        """Return messages, newest first, and whether there are more."""
+        page, has_more = self.store.page(domain, Filter(**filter), limit)
+        return list(page), has_more
+
+    def waiting(self) -> Mapping[tuple[str, State], int]:
+        """Return how many messages are not settled, by pool and state."""
+        return self.store.waiting()
+
+    # -- a person's acts ---------------------------------------------------
+
+    def retry(self, domain: str, message_id: str) -> Message:
+        """Set a rejected, failed or cancelled message going again."""
+        now = self.clock.now()
+        life = self.pools[domain].config.expires_after
+        return self.store.change(
+            domain, message_id, RETRIED, State.queued, now=now,
+            reason='tried again by a person', next_attempt_at=now,
+            restarted_at=now, expires_at=now + life)
+
+    def cancel(self, domain: str, message_id: str) -> Message:
+        """Withdraw a message that waits; raises Conflict if it does not."""
+        return self.store.change(
+            domain, message_id, CANCELLED, State.cancelled,
+            now=self.clock.now(), reason='cancelled by a person')
+
+    def resolve(self, domain: str, message_id: str,
+                verdict: str) -> Message:
+        """Settle an uncertain message by a person's word.
+
+        `accepted`: the provider took it; `not_sent`: it did not, the message
+        fails; `send_again`: whatever happened, try again.
+        """
+        now = self.clock.now()
+        life = self.pools[domain].config.expires_after
+        changes = {
+            'accepted': (State.accepted, {'resolved': 'accepted'}),
+            'not_sent': (State.failed, {'resolved': 'not_sent'}),
+            'send_again': (State.queued, {
+                'next_attempt_at': now, 'restarted_at': now,
+                'expires_at': now + life})}
+        if verdict not in changes:
+            raise InvalidFields(errors=[(
+                'verdict', f'must be one of: {", ".join(VERDICTS)}')])
+        state, more = changes[verdict]
+        return self.store.change(
+            domain, message_id, RESOLVED, state, now=now,
+            reason=f'a person said: {verdict}', **more)
+
+    # -- health ------------------------------------------------------------
+
+    def health_of(self, domain: str) -> Mapping[str, Standing]:
+        """Return how each service of a pool stands."""
+        return {service.name: self.health.standing(service)
+                for service in self.pools[domain].services}
+
+    def probe_refused(self) -> None:
+        """Probe the accounts whose refusal has rested long enough."""
+        for pool in self.pools.values():
+            for service in pool.services:
+                self.health.probe(service)
+
+    def probe(self) -> list[tuple[str, str, ProbeResult]]:
+        """Ask every provider about our credentials, without sending."""
+        return [(pool.domain, service.name, service.probe())
+                for pool in self.pools.values() for service in pool.services]
+
+    def _recovered(self, key):
+        """Messages that wait for the account of `key` are due at once."""
+        pools = [pool.domain for pool in self.pools.values()
+                 if any(key in (service.account,
+                                f'{service.account}@{pool.domain}')
+                        for service in pool.services)]
+        try:
+            self.store.hasten(pools, self.clock.now())
+        except StoreUnavailable as error:
+            log.warning('messages are not hastened: %s', error.detail)
+
+    def readiness(self) -> tuple[bool, dict]:
+        """Say whether messages can be accepted, and what is wrong."""
+        try:
+            problem = self.store.schema_problem()
+            if not problem:
+                self.store.check_writable(self.clock.now())
+            last_beat = self.store.last_beat()
+        except StoreUnavailable as error:
+            problem, last_beat = error.detail, None
+        details = {'store': problem or 'ok',
+                   'config': self.config_problem or 'ok'}
+        if not problem:
+            silent = last_beat is None or \
+                self.clock.now() - last_beat > WORKER_SILENT
+            details['worker'] = 'no worker has been seen for 60 s' \
+                if silent else 'ok'
+        return not problem, details
+
+    def unserved(self) -> Mapping[tuple[str, State], int]:
+        """Return the unsettled messages of pools that are configured no
+        more."""
+        return {key: count for key, count in self.waiting().items()
+                if key[0] not in self.pools}
+
+    def secrets(self) -> frozenset[str]:
+        """Return what must never appear in any output."""
+        holders = (*self.config.pools, *self.config.admins)
+        configured = [service for pool in self.pools.values()
+                      for service in pool.services]
+        urls = [self.environment.database_url,
+                *(service.settings.proxy for service in configured)]
+        found = [
+            *(key for holder in holders for key in holder.keys),
+            *(secret for service in configured for secret in service.secrets),
+            *(urlsplit(url).password for url in urls if url),
+            self.environment.secret_key, self.environment.sentry_dsn]
+        return frozenset(filter(None, found))
+
+
+def require_pool(gateway: Gateway, domain: str) -> Pool:
+    """Return the pool of a domain; raises NotFound."""
+    if domain not in gateway.pools:
+        raise NotFound(f'there is no pool for "{domain}"')
+    return gateway.pools[domain]
+
+
+def config_schema() -> dict:
+    """Return the JSON Schema of the config file, of every provider's
+    settings too. Any scalar may also be a `${NAME}`."""
+    frame = Config.model_json_schema()
+    definitions = frame['$defs']
+    for provider in services.providers():
+        model = services.service_class(provider).Settings
+        schema = model.model_json_schema(ref_template='#/$defs/{model}')
+        definitions.update(schema.pop('$defs', {}))
+        schema['title'] = provider
+        definitions[f'service_{provider}'] = schema
+    definitions['PoolConfig']['properties']['services'][
+        'additionalProperties'] = {'anyOf': [
+            {'$ref': f'#/$defs/service_{provider}'}
+            for provider in services.providers()]}
+    return {'$schema': 'https://json-schema.org/draft/2020-12/schema',
+            **_with_variables(_with_comments(frame))}
+
+
+def _with_comments(schema):
+    """Objects may hold `_comments`, and the file its `$schema`."""
+    for model in (schema, *schema['$defs'].values()):
+        if model.get('type') == 'object':
+            model['patternProperties'] = {'^_': {}}
+    schema['properties']['$schema'] = {'type': 'string'}
+    return schema
+
+
+_VARIABLE = {'type': 'string', 'pattern': r'\$\{[A-Za-z_][A-Za-z0-9_]*\}'}
+
+
+def _with_variables(schema):
+    """Let a variable stand wherever a scalar does."""
+    if isinstance(schema, list):
+        return [_with_variables(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    walked = {key: value if key in ('default', 'enum', 'const', 'required')
+              else _with_variables(value) for key, value in schema.items()}
+    scalar = walked.get('type') in ('integer', 'number', 'boolean') or (
+        walked.get('type') == 'string' and ('enum' in walked
+                                            or 'const' in walked))
+    if not scalar:
+        return walked
+    about = {key: walked.pop(key) for key in ('title', 'description',
+                                              'default') if key in walked}
+    return {**about, 'anyOf': [walked, _VARIABLE]}

@@ -1,0 +1,342 @@
+"""Which services may be tried now: a circuit breaker for each account.
+
+An account rests after failures in a row or too many of them, a long time
+where the provider refuses us, and until its time where it throttles us. When
+the rest is over one real message at a time tries it, and two successes close
+the matter. What is known is shared through the store; a process learns of
+it within a second, and writes only when something changes.
+
+The rules are pure functions of a `Condition`; `Health` keeps them.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import NamedTuple
+
+from stampman import backoff
+from stampman.helpers.delivery import Clock, Kind, Outcome
+from stampman.helpers.exceptions import StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+FAILURES_IN_ROW = 5
+WINDOW = 60.0               # seconds over which the share of failures counts
+LEAST_CALLS, SHARE = 10, 0.5
+RECOVERED_AFTER = 2         # successes in trial
+REST = {'failing': (30.0, 600.0), 'refused': (300.0, 3600.0)}   # seconds
+LONGEST_THROTTLE = 60.0     # seconds, where the provider names no time
+TRIAL_LEASE = 120.0         # seconds that one message may take to try
+FRESH = 1.0                 # seconds for which what was read is believed
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What is known of one account. `why` is '' while it is well."""
+
+    why: str = ''               # `failing`, `refused`, `throttled`
+    reason: str = ''
+    until: float = 0.0          # rests until this time
+    trips: int = 0              # rests since it was last well
+    in_row: int = 0
+    window: float = 0.0         # when the counts below began
+    good: int = 0
+    bad: int = 0
+    throttles: int = 0
+    trial_until: float = 0.0    # a message or a probe tries it until then
+    passed: int = 0             # successes in trial
+    probed: bool = False        # a refusal's probe has passed
+
+    def rests(self, now: float) -> bool:
+        return bool(self.why) and now < self.until
+
+    def on_trial(self, now: float) -> bool:
+        """Whether its rest is over, and it must prove itself."""
+        return self.why in REST and now >= self.until
+
+
+def with_success(was: Condition, now: float) -> Condition:
+    """The condition after a provider took a message."""
+    if was.rests(now):
+        return was              # begun before the rest: proves nothing
+    if was.on_trial(now):
+        if was.passed + 1 >= RECOVERED_AFTER:
+            return Condition()
+        return replace(was, passed=was.passed + 1, trial_until=0.0)
+    counted = _in_window(was, now)
+    return replace(counted, why='', reason='', in_row=0, throttles=0,
+                   good=counted.good + 1)
+
+
+def with_failure(was: Condition, now: float, chance: float,
+                 reason: str) -> Condition:
+    """The condition after a call that failed."""
+    if was.rests(now):
+        return was              # begun before the rest: counted already
+    if was.on_trial(now):
+        return _rested(was, 'failing', now, chance, reason)
+    counted = _in_window(was, now)
+    counted = replace(counted, in_row=counted.in_row + 1,
+                      bad=counted.bad + 1, reason=reason)
+    calls = counted.good + counted.bad
+    if counted.in_row >= FAILURES_IN_ROW or (
+            calls >= LEAST_CALLS and counted.bad >= SHARE * calls):
+        return _rested(counted, 'failing', now, chance, reason)
+    return counted
+
+
+def with_refusal(was: Condition, now: float, chance: float,
+                 reason: str) -> Condition:
+    """The condition after the provider would not serve us."""
+    if was.why == 'refused' and was.rests(now):
+        return was
+    return _rested(was, 'refused', now, chance, reason)
+
+
+def with_throttle(was: Condition, now: float, wait: float | None,
+                  reason: str) -> Condition:
+    """The condition after the provider asked for a slower pace."""
+    throttles = was.throttles + 1
+    wait = wait or min(2.0 ** throttles, LONGEST_THROTTLE)
+    return replace(was, why=was.why or 'throttled', reason=reason,
+                   until=max(was.until, now + wait), throttles=throttles,
+                   trial_until=0.0)
+
+
+def with_nothing_learnt(was: Condition) -> Condition:
+    """The condition after an answer that says nothing of the account."""
+    return replace(was, trial_until=0.0)
+
+
+def _in_window(was, now):
+    if now - was.window < WINDOW:
+        return was
+    return replace(was, window=now, good=0, bad=0)
+
+
+def _rested(was, why, now, chance, reason):
+    trips = was.trips + 1
+    seconds = backoff.rest(trips, *REST[why], chance)
+    return Condition(why=why, reason=reason, until=now + seconds,
+                     trips=trips)
+
+
+class Permit(NamedTuple):
+    """Leave to call a service once; what came of it goes to `record`."""
+
+    account: str
+    for_domain: str     # the key of a refusal of the sender's domain
+
+
+class Standing(NamedTuple):
+    """An account's health, as people are told. `until` is a time."""
+
+    state: str          # `available`, `trial` or `resting`
+    until: float | None = None
+    reason: str = ''
+
+
+class Health:
+    """The conditions of all accounts, kept in the store."""
+
+    def __init__(self, store, clock: Clock, chance: Callable[[], float],
+                 row: Callable, recovered: Callable[[str], None]):
+        """`row` makes a HealthRow; `recovered` is told an account's key."""
+        self._store = store
+        self._clock = clock
+        self._chance = chance
+        self._row = row
+        self._recovered = recovered
+        self._lock = threading.Lock()
+        self._known = {}            # key: (version, Condition)
+        self._read_at = None        # monotonic
+        self._good = {}     # key: (window, successes not yet written)
+
+    def permit(self, service) -> Permit | None:
+        """Return leave to call `service` once, or None: it rests."""
+        permit = Permit(service.account, _domain_key(service))
+        now = self._clock.now()
+        self._refresh()
+        if all(self._may_try(self._condition(key), now) for key in permit) \
+                and all(self._reserve(key, now) for key in permit):
+            return permit
+        return None
+
+    def record(self, permit: Permit, outcome: Outcome) -> None:
+        """Note what came of a call."""
+        if outcome.kind is Kind.refused and outcome.domain_only:
+            keys = {permit.for_domain: outcome, permit.account: None}
+        elif outcome.kind is Kind.accepted:
+            keys = {permit.for_domain: outcome, permit.account: outcome}
+        else:
+            keys = {permit.account: outcome, permit.for_domain: None}
+        for key, told in keys.items():
+            self._change(key, self._effect(told))
+
+    def standing(self, service) -> Standing:
+        """Return how a service's health is to be told to people."""
+        now = self._clock.now()
+        self._refresh()
+        for key in (service.account, _domain_key(service)):
+            condition = self._condition(key)
+            if condition.rests(now):
+                return Standing('resting', condition.until, condition.reason)
+            if condition.on_trial(now):
+                return Standing('trial', None, condition.reason)
+        return Standing('available')
+
+    def next_free(self, services: Iterable) -> float | None:
+        """Return when the first of `services` may be tried; None: now."""
+        now = self._clock.now()
+        times = []
+        for service in services:
+            conditions = [self._condition(key) for key in
+                          (service.account, _domain_key(service))]
+            until = max(max(c.until if c.why else 0.0, c.trial_until)
+                        for c in conditions)
+            if until <= now:
+                return None
+            times.append(until)
+        return min(times, default=None)
+
+    def probe(self, service) -> None:
+        """Probe a service whose refusal has rested, if nobody else does."""
+        now = self._clock.now()
+        self._refresh()
+        for key in (service.account, _domain_key(service)):
+            condition = self._condition(key)
+            if condition.why != 'refused' or condition.probed:
+                continue
+            if condition.rests(now) or condition.trial_until > now:
+                continue
+            trying = replace(condition, trial_until=now + TRIAL_LEASE)
+            if self._put(key, trying):
+                self._change(key, self._of_probe(service.probe()))
+
+    @staticmethod
+    def _may_try(condition, now):
+        if condition.rests(now):
+            return False
+        if not condition.on_trial(now):
+            return True
+        if condition.why == 'refused' and not condition.probed:
+            return False            # the worker's probe goes first
+        return condition.trial_until <= now     # else another tries it
+
+    def _reserve(self, key, now):
+        """While it is on trial, one message at a time may try it."""
+        condition = self._condition(key)
+        return not condition.on_trial(now) or self._put(
+            key, replace(condition, trial_until=now + TRIAL_LEASE))
+
+    def _effect(self, outcome):
+        """Return how `outcome` changes a condition; None: it does not."""
+        now, chance = self._clock.now(), self._chance()
+        if outcome is None or outcome.kind in (
+                Kind.rejected, Kind.unsupported):
+            return with_nothing_learnt
+        if outcome.kind is Kind.accepted:
+            return lambda was: with_success(was, now)
+        if outcome.kind is Kind.refused:
+            return lambda was: with_refusal(was, now, chance, outcome.reason)
+        if outcome.throttled:
+            return lambda was: with_throttle(
+                was, now, outcome.retry_after, outcome.reason)
+        return lambda was: _not_before(
+            with_failure(was, now, chance, outcome.reason),
+            now, outcome.retry_after)
+
+    def _of_probe(self, result):
+        now, chance = self._clock.now(), self._chance()
+        if result.ok is False:
+            return lambda was: _rested(
+                was, 'refused', now, chance, result.detail)
+        return lambda was: replace(was, probed=True, trial_until=0.0)
+
+    def _change(self, key, effect):
+        """Apply `effect`, over again where another process was faster."""
+        for _ in range(5):
+            was = self._condition(key)
+            counted = self._with_unwritten(key, was)
+            will_be = effect(counted)
+            if not _differs(was, will_be):
+                if will_be.good:
+                    self._good[key] = will_be.window, (
+                        self._unwritten(key, will_be.window) + 1)
+                return
+            if self._put(key, will_be):
+                self._good.pop(key, None)
+                if was.why in REST and not will_be.why:
+                    log.warning('%s is well again', key)
+                    self._recovered(key)
+                elif will_be.why and will_be.until != was.until:
+                    log.warning('%s rests: %s', key, will_be.reason)
+                return
+            self._refresh(at_once=True)
+
+    def _unwritten(self, key, window):
+        since, count = self._good.get(key, (window, 0))
+        return count if since == window else 0
+
+    def _with_unwritten(self, key, was):
+        """Add the successes that were no reason to write."""
+        now = self._clock.now()
+        since, count = self._good.get(key, (now, 0))
+        if now - was.window >= WINDOW and now - since < WINDOW:
+            return replace(was, window=since, good=count, bad=0)
+        return replace(was, good=was.good + self._unwritten(key, was.window))
+
+    def _condition(self, key):
+        return self._known.get(key, (0, Condition()))[1]
+
+    def _put(self, key, condition):
+        """Write where nobody else has; a store that fails is no reason to
+        forget what this process has seen."""
+        version = self._known.get(key, (0, None))[0] + 1
+        try:
+            written = self._store.put_health(
+                self._row(key, version, asdict(condition)),
+                self._clock.now())
+        except StoreUnavailable as error:
+            log.warning('health is not shared: %s', error.detail)
+            self._known[key] = (version - 1, condition)
+            return True
+        if written:
+            self._known[key] = (version, condition)
+        return written
+
+    def _refresh(self, at_once=False):
+        with self._lock:
+            now = self._clock.monotonic()
+            if not at_once and self._read_at is not None \
+                    and now - self._read_at < FRESH:
+                return
+            self._read_at = now
+        try:
+            rows = self._store.health()
+        except StoreUnavailable as error:
+            log.warning('health is not read: %s', error.detail)
+            return
+        for key, row in rows.items():
+            self._known[key] = (row.version, Condition(**row.state))
+
+
+def _domain_key(service):
+    return f'{service.account}@{service.domain}'
+
+
+def _not_before(condition, now, wait):
+    """A 503 that names a time rests until then."""
+    if not wait:
+        return condition
+    return replace(condition, why=condition.why or 'throttled',
+                   until=max(condition.until, now + wait))
+
+
+def _differs(was, will_be):
+    """Whether there is more to write than one success while well."""
+    if was.why or will_be.why or was.in_row or was.throttles:
+        return was != will_be
+    return replace(will_be, good=0, window=0.0) != replace(
+        was, good=0, window=0.0)

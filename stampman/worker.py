@@ -1,0 +1,77 @@
+"""The worker: delivers what is due, by the code that requests use.
+
+It runs inside every serving process, or beside them. Time knocks at this
+door, instead of HTTP.
+"""
+
+import logging
+import threading
+
+from stampman.gateway import Gateway
+from stampman.helpers.exceptions import StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+IDLE = 1.0          # seconds between looks when nothing was due
+ROUNDS = 10.0       # seconds between beats, and between looks at health
+THREADS = 4
+
+
+class Worker:
+    """Some threads that claim due messages and deliver them."""
+
+    def __init__(self, gateway: Gateway, threads: int = THREADS):
+        self.gateway = gateway
+        self._threads = [
+            threading.Thread(target=self._run, args=(number,), daemon=True,
+                             name=f'worker-{number}')
+            for number in range(threads)]
+        self._stopping = threading.Event()
+        self._rounds_at = None      # monotonic
+
+    def start(self) -> None:
+        """Begin to work, in threads of its own."""
+        for thread in self._threads:
+            thread.start()
+        log.info('the worker %s has started', self.gateway.owner)
+
+    def stop(self) -> None:
+        """Claim nothing more; returns at once, and may interrupt anything."""
+        self._stopping.set()
+
+    def join(self, timeout: float) -> bool:
+        """Wait for what is in flight, for so many seconds; say if it is
+        done."""
+        until = self.gateway.clock.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(0.0, until - self.gateway.clock.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def step(self) -> bool:
+        """Deliver one due message; say if there was one."""
+        return self.gateway.deliver_due(self.gateway.owner)
+
+    def make_rounds(self) -> None:
+        """Say that we are alive, and probe whom a refusal has rested."""
+        gateway = self.gateway
+        now = gateway.clock.monotonic()
+        if self._rounds_at is None or now - self._rounds_at >= ROUNDS:
+            self._rounds_at = now
+            gateway.store.beat(gateway.owner, gateway.clock.now())
+            gateway.probe_refused()
+
+    def _run(self, number):
+        """Work until stopped; nothing that breaks ends the thread."""
+        while not self._stopping.is_set():
+            try:
+                if number == 0:
+                    self.make_rounds()
+                busy = self.step()
+            except StoreUnavailable as error:
+                log.warning('the worker waits: %s', error.detail)
+                busy = False
+            except Exception:       # a bug of ours: report it, go on
+                log.exception('the worker broke')
+                busy = False
+            if not busy:
+                self._stopping.wait(IDLE)
