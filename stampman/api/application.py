@@ -1,0 +1,204 @@
+"""Flask-API, made strict: nothing is guessed, nothing is overloaded."""
+
+import json
+import logging
+import re
+
+from stampman.api import _flask_api  # noqa: F401 (before flask_api)
+
+import uuid_utils
+from flask import Flask, Request, request
+from flask_api.app import FlaskAPI
+from flask_api.mediatypes import MediaType
+from flask_api.negotiation import DefaultNegotiation
+from flask_api.renderers import BaseRenderer
+from flask_api.request import APIRequest
+from flask_api.response import APIResponse
+from flask_api.settings import APISettings
+
+from stampman import logs
+from stampman.api import addresses, auth, pages, problems, sessions
+from stampman.helpers.config import domain_name
+from stampman.helpers.exceptions import BadRequest, NotFound
+
+log = logging.getLogger(__name__)
+
+_REQUEST_ID = re.compile('[ -~]{1,128}')
+JSON, HTML = 'application/json', 'text/html'
+# For programs only, whatever they accept.
+NO_PAGE = frozenset({'probes.healthz', 'probes.readyz', 'openapi.document'})
+HEADERS = {
+    'Content-Security-Policy':
+        "default-src 'none'; style-src 'self'; img-src 'self'; "
+        "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    'X-Content-Type-Options': 'nosniff',
+    'Referrer-Policy': 'no-referrer',
+    'X-Frame-Options': 'DENY',
+}
+
+
+class JSONRenderer(BaseRenderer):
+    """JSON for programs; never fails on text."""
+
+    media_type = JSON
+
+    def render(self, data, media_type, **options):
+        return json.dumps(data, ensure_ascii=False).encode(
+            'utf-8', 'backslashreplace')
+
+
+class PageRenderer(BaseRenderer):
+    """The browsable page of the same data."""
+
+    media_type = HTML
+
+    def render(self, data, media_type, **options):
+        return pages.render(data, options['status_code']).encode(
+            'utf-8', 'backslashreplace')
+
+
+class Negotiation(DefaultNegotiation):
+    """JSON or the page; JSON where the client accepts neither."""
+
+    def select_renderer(self, renderers):
+        wanted = request.accept_mimetypes.best_match((JSON, HTML), JSON)
+        if request.endpoint in NO_PAGE:
+            wanted = JSON
+        return next((renderer, MediaType(wanted)) for renderer in renderers
+                    if renderer.media_type == wanted)
+
+
+class ApiRequest(APIRequest):
+    """A request that is what it says.
+
+    Flask-API would let form fields named `_method` and `_content` turn it
+    into another one; these attributes are Flask's again.
+    """
+
+    negotiator_class = Negotiation
+    renderer_classes = (JSONRenderer, PageRenderer)
+    content_type = Request.content_type
+    content_length = Request.content_length
+    stream = Request.stream
+    data = Request.data
+    form = Request.form
+    files = Request.files
+
+    def _perform_method_overloading(self):
+        """Do nothing: Flask has set the method."""
+
+
+class ApiResponse(APIResponse):
+    """An answer that gets out, even where its page cannot be rendered."""
+
+    def __init__(self, content=None, *args, **kwargs):
+        try:
+            super().__init__(content, *args, **kwargs)
+        except Exception:
+            if request.accepted_renderer.media_type == JSON:
+                raise
+            log.exception('the page cannot be rendered; JSON instead')
+            request._accepted_renderer = JSONRenderer()
+            request._accepted_media_type = MediaType(JSON)
+            super().__init__(content, *args, **kwargs)
+        if isinstance(content, dict):
+            self.headers['Content-Type'] = self._type_of(self.status_code)
+
+    @staticmethod
+    def _type_of(status):
+        if request.accepted_renderer.media_type == HTML:
+            return 'text/html; charset=utf-8'
+        return 'application/problem+json' if status >= 400 else JSON
+
+
+class Api(FlaskAPI):
+    """The WSGI application around one gateway."""
+
+    request_class = ApiRequest
+    response_class = ApiResponse
+    session_interface = sessions.Sessions()
+    jinja_options = {'trim_blocks': True, 'lstrip_blocks': True}
+
+    def __init__(self, gateway):
+        # Not FlaskAPI's own: that would serve its jQuery and Bootstrap.
+        Flask.__init__(self, 'stampman.api')
+        self.config.update(
+            DEFAULT_PARSERS=[],
+            DEFAULT_RENDERERS=list(ApiRequest.renderer_classes),
+            SECRET_KEY=gateway.environment.secret_key,
+            SESSION_COOKIE_NAME='stampman', SESSION_COOKIE_HTTPONLY=True,
+            SESSION_COOKIE_SAMESITE='Strict', SEND_FILE_MAX_AGE_DEFAULT=3600)
+        self.api_settings = APISettings(self.config)
+        self.gateway = gateway
+        self.throttle = sessions.Throttle(gateway.clock)
+        self.url_map.strict_slashes = False
+        self.url_map.merge_slashes = False
+        self.url_map.redirect_defaults = False
+        self.url_value_preprocessor(self._find_pool)
+        self.before_request(self._look_at_request)
+        self.jinja_env.globals.update(
+            link=addresses.link, token=sessions.token,
+            signed_in=sessions.signed_in,
+            can_sign_in=sessions.can_sign_in)
+        self.jinja_env.filters['visible'] = pages.visible
+        problems.register(self)
+
+    def wsgi_app(self, environ, start_response):
+        """Name the request, and note when it came."""
+        given = environ.get('HTTP_X_REQUEST_ID', '')
+        request_id = given if _REQUEST_ID.fullmatch(given) \
+            else str(uuid_utils.uuid7())
+        environ['stampman.request_id'] = request_id
+        environ['stampman.arrived'] = self.gateway.clock.monotonic()
+        with logs.bind(request_id=request_id):
+            return super().wsgi_app(environ, start_response)
+
+    def _find_pool(self, endpoint, values):
+        """Bring the domain of the path into the form we know it by."""
+        if values and 'domain' in values:
+            values['domain'] = self._domain(values['domain'])
+
+    def _domain(self, text):
+        for form in (str, str.lower, domain_name):
+            try:
+                domain = form(text)
+            except ValueError:
+                break
+            if domain in self.gateway.pools:
+                return domain
+        raise NotFound('There is no such pool here.')
+
+    def _look_at_request(self):
+        """Refuse what no view should see."""
+        if request.environ.get('SERVER_PROTOCOL') == 'HTTP/1.1' \
+                and not request.headers.get('Host'):
+            raise BadRequest('HTTP/1.1 needs a Host header.')
+        if request.environ.get('PATH_INFO', '').startswith('//'):
+            raise NotFound()    # Werkzeug takes it for one slash
+        auth.refuse_keys_in_url()
+
+    def preprocess_request(self):
+        """Finish the negotiation before the view runs."""
+        request._perform_content_negotiation()
+        return super().preprocess_request()
+
+    def process_response(self, response):
+        """Add what every answer carries, and log the request."""
+        response = super().process_response(response)
+        environ = request.environ
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+        if request.endpoint != 'static':
+            response.headers['Cache-Control'] = 'no-store'
+            response.vary.add('Accept')
+        response.headers['X-Request-Id'] = environ['stampman.request_id']
+        taken = self.gateway.clock.monotonic() - environ['stampman.arrived']
+        log.info('request', extra={
+            'method': request.method, 'path': request.path[:200],
+            'status': response.status_code, 'ms': round(taken * 1000, 1)})
+        return response
+
+    def log_exception(self, exc_info):
+        """Report a bug; the path may hold anything, and is told apart."""
+        log.error('the request broke', exc_info=exc_info, extra={
+            'method': request.method, 'path': request.path[:200]})
