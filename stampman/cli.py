@@ -1,0 +1,243 @@
+"""The command line: `stampman run`, `check`, `send` and their like.
+
+Exit codes: 0 done; 1 it could not be done, and the text says what to do;
+2 the words of the command are wrong; `send` also 3: stored, not sent yet.
+"""
+
+import os
+import secrets
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+import click
+import dotenv
+
+import stampman
+from stampman.helpers import environment as environments
+from stampman.helpers.delivery import State
+from stampman.helpers.exceptions import StampmanError
+from stampman.helpers.mail import submission
+from stampman.helpers.masking import mask_addresses
+
+KEYS = {    # what `init` makes, with its length in bytes
+    'STAMPMAN_POOL_KEY': 24,
+    'STAMPMAN_ADMIN_KEY': 24,
+    'STAMPMAN_SECRET_KEY': 32,
+}
+EXIT_CODES = {State.accepted: 0, State.rejected: 1, State.failed: 1}
+NOT_SENT_YET = 3
+
+
+class Commands(click.Group):
+    """Tells our own errors as text, without a traceback."""
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except StampmanError as error:
+            lines = [f'{place}: {message}' for place, message in error.errors]
+            raise click.ClickException('\n'.join(
+                filter(None, [error.detail, *lines]))) from None
+
+
+@click.group(cls=Commands, context_settings={
+    'help_option_names': ['-h', '--help']})
+@click.version_option(stampman.__version__, prog_name='stampman')
+def main():
+    """A self-hosted gateway for transactional email.
+
+    The config is read from $STAMPMAN_CONFIG, else from ./config.json; .env
+    beside it fills in environment variables that are not set.
+    """
+
+
+def _open_gateway():
+    # These load the web half of the program: not for `--help` and `init`.
+    from stampman.main import open_gateway
+    return open_gateway(level='ERROR', format='text')
+
+
+@main.command()
+def init():
+    """Write .env beside the config, with fresh random keys.
+
+    Keys that are there already stay as they are.
+    """
+    config = Path(os.environ.get('STAMPMAN_CONFIG') or 'config.json')
+    path = config.absolute().parent / '.env'
+    there = dotenv.dotenv_values(path)
+    made = {name: secrets.token_urlsafe(size) for name, size in KEYS.items()
+            if not there.get(name)}
+    if not made:
+        click.echo(f'{path} has all its keys.')
+        return
+    try:
+        with open(path, 'a+', opener=_private) as file:
+            file.seek(0)
+            ended = file.read()[-1:] in ('', '\n')
+            file.write('' if ended else '\n')
+            file.write(''.join(f'{name}={key}\n'
+                               for name, key in made.items()))
+    except OSError as error:
+        raise click.ClickException(
+            f'{path} cannot be written: {error.strerror}') from None
+    click.echo(f'{path} has fresh keys: {", ".join(made)}.')
+
+
+def _private(path, flags):
+    return os.open(path, flags, 0o600)
+
+
+@main.command()
+def migrate():
+    """Bring the database to the schema of this version.
+
+    Safe to run at any time, by several processes at once.
+    """
+    gateway = _open_gateway()
+    behind = gateway.store.migrate()
+    click.echo('The database is migrated.' if behind
+               else 'The database is up to date.')
+
+
+@main.command()
+@click.option('--live', is_flag=True, help='Also ask each provider whether '
+              'the credentials work and may send. Sends nothing.')
+def check(live):
+    """Report every problem of the config and the environment."""
+    gateway = _open_gateway()
+    for pool in gateway.pools.values():
+        names = ', '.join(service.name for service in pool.services)
+        click.echo(f'{pool.domain}: {names}')
+    problem = gateway.store.schema_problem()
+    if problem:
+        click.echo(f'warning: {problem}', err=True)
+    else:
+        for (domain, state), count in gateway.unserved().items():
+            click.echo(f'warning: {count} messages of {domain} are {state}, '
+                       'and no pool serves them', err=True)
+    if live and not _probe(gateway):
+        raise click.ClickException('not every provider would serve us')
+    click.echo('The config is valid.')
+
+
+def _probe(gateway):
+    words = {True: 'ok', False: 'FAILED', None: 'cannot be known'}
+    results = gateway.probe()
+    for domain, service, result in results:
+        click.echo(f'{domain} {service}: {words[result.ok]}: '
+                   f'{result.detail}')
+    return all(result.ok is not False for _, _, result in results)
+
+
+@main.command()
+@click.option('--host', help='The address to listen on. Default: all where '
+              '$PORT is set, else 127.0.0.1.')
+@click.option('--port', type=click.IntRange(1, 65535),
+              help='The port to listen on. Default: $PORT, else 8000.')
+def run(host, port):
+    """Migrate the database, then serve until stopped.
+
+    The web server is gunicorn, with one process for each of
+    $WEB_CONCURRENCY (default 1); each delivers messages that are due, unless
+    STAMPMAN_WORKER is "off".
+    """
+    gateway = _open_gateway()
+    gateway.store.migrate()
+    gateway.store.close()
+    found = gateway.environment
+    host = host or ('0.0.0.0' if 'PORT' in os.environ else '127.0.0.1')
+    port = port or found.port
+    _tell_where(gateway, f'http://127.0.0.1:{port}')
+    sys.stdout.flush()
+    os.execv(sys.executable, [
+        sys.executable, '-m', 'gunicorn', '--config',
+        'python:stampman.serving', '--bind', f'{host}:{port}',
+        'stampman.main:app'])
+
+
+def _tell_where(gateway, url):
+    """Print the URL, where the keys are, and a first mail to paste."""
+    found = gateway.environment
+    click.echo(f'Stampman {stampman.__version__} serves {url}/')
+    click.echo(f'  config    {found.config_path}')
+    if found.database_url.startswith('sqlite'):
+        click.echo(f'  database  {found.database_url}')
+    pool = next(iter(gateway.pools.values()))
+    dotfile = found.config_path.parent / '.env'
+    if dotenv.dotenv_values(dotfile).get('STAMPMAN_POOL_KEY') is None:
+        return
+    click.echo(f'  keys      {dotfile}\n\nSend a first mail:\n')
+    click.echo(first_mail(url, pool.domain, dotfile) + '\n')
+
+
+def first_mail(url, domain, dotfile):
+    """Return a shell command that sends an email when it is pasted."""
+    key = shlex.quote(str(dotfile))
+    return (f'curl {url}/{domain}/send \\\n'
+            '  -H "Authorization: Bearer '
+            f'$(sed -n s/^STAMPMAN_POOL_KEY=//p {key})" \\\n'
+            "  -H 'Content-Type: application/json' \\\n"
+            f"  -d '{{\"from\": \"hello@{domain}\", "
+            '"to": "you@example.org", "subject": "Hello", '
+            "\"text\": \"It works.\"}'")
+
+
+@main.command()
+def reload():
+    """Check the config, and if it is valid make the server read it."""
+    found = _open_gateway().environment
+    from stampman.serving import pidfile_of
+    path = pidfile_of(found)
+    try:
+        pid = int(path.read_text())
+        os.kill(pid, signal.SIGHUP)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(
+            f'no server is running by {path}: {error}. The config is valid; '
+            'start the server with "stampman run".') from None
+    click.echo(f'The config is valid; the server {pid} reads it.')
+
+
+@main.command()
+@click.option('--from', 'sender', required=True, help='Who sends it.')
+@click.option('--to', 'recipients', required=True, multiple=True,
+              help='Who gets it; may be given several times.')
+@click.option('--subject', default='', help='The subject.')
+@click.option('--text', help='The text. Default: standard input.')
+@click.option('--html', help='The same as HTML.')
+@click.option('--pool', 'domain', help='The sending domain. Default: that '
+              'of --from.')
+def send(sender, recipients, subject, text, html, domain):
+    """Send one email through a pool, and say how it went.
+
+    No server needs to run; what could not be sent now is sent by the worker
+    of one. Exits with 0 when a provider took it, 1 when it is refused, 3
+    when it is stored and not sent yet.
+    """
+    from stampman.gateway import require_pool
+    gateway = _open_gateway()
+    if text is None and html is None:
+        text = click.get_text_stream('stdin').read()
+    fields = {'from': sender, 'to': list(recipients), 'subject': subject,
+              'text': text, 'html': html}
+    parsed = submission({name: value for name, value in fields.items()
+                         if value is not None}, gateway.config.limits)
+    pool = require_pool(
+        gateway, (domain or parsed.sender.domain).lower())
+    message = gateway.send(
+        pool.domain, parsed, gateway.clock.monotonic())
+    click.echo(f'{message.id}: {message.state}')
+    for attempt in message.attempts:
+        outcome = attempt.outcome
+        click.echo(f'  {attempt.service}: {outcome.kind}'
+                   + (f': {outcome.reason}' if outcome.reason else ''))
+    if message.state is not State.accepted and message.reason:
+        click.echo(mask_addresses(f'  {message.reason}'), err=True)
+    sys.exit(EXIT_CODES.get(message.state, NOT_SENT_YET))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,127 @@
+"""Stampman as its own processes, which a test may signal and kill."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+from gateway_server import POOL_KEY, Reply
+
+ROOT = Path(__file__).parent.parent
+PATIENCE = 30.0     # seconds after which a test that waits in vain fails
+
+COMMANDS = {
+    'stampman run': ('stampman', 'run', '--host', '127.0.0.1', '--port'),
+    'gunicorn': ('gunicorn', 'stampman.main:app', '--bind'),
+    'gunicorn --preload': (
+        'gunicorn', '--preload', 'stampman.main:app', '--bind'),
+    'gunicorn with two workers': (
+        'gunicorn', '--workers', '2', '--worker-class', 'gthread',
+        '--threads', '8', 'stampman.main:app', '--bind'),
+}
+
+
+class Server:
+    """A running Stampman; `with` ends it, whatever has become of it."""
+
+    def __init__(self, folder, command='stampman run', **environ):
+        self.folder = folder
+        with socket.create_server(('127.0.0.1', 0)) as free:
+            self.port = free.getsockname()[1]
+        *words, last = COMMANDS[command]
+        where = f'127.0.0.1:{self.port}'
+        self._words = [*words, last,
+                       where if last == '--bind' else str(self.port)]
+        self._environ = {
+            'PATH': os.environ['PATH'], 'PYTHONPATH': str(ROOT),
+            'STAMPMAN_SECRET_KEY': 'signs-the-sessions-of-these-tests',
+            **environ}
+
+    def configure(self, config):
+        (self.folder / 'config.json').write_text(
+            config if isinstance(config, str) else json.dumps(config))
+        return self
+
+    def run(self, *words):
+        """Run another command in the same folder."""
+        return subprocess.run(
+            [sys.executable, '-m', 'stampman', *words], cwd=self.folder,
+            env=self._environ, capture_output=True, text=True)
+
+    def __enter__(self):
+        with open(self.folder / 'log', 'ab') as log:
+            self.process = subprocess.Popen(
+                [sys.executable, '-m', *self._words], cwd=self.folder,
+                env=self._environ, stdout=log, stderr=log,
+                start_new_session=True)
+        self.until(lambda: self.get('/healthz').status == 200)
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+    def kill(self):
+        """End all its processes at once, as a power cut would."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    @property
+    def log(self):
+        return (self.folder / 'log').read_text()
+
+    def until(self, true):
+        """Wait until `true()`; refused connections count as not yet."""
+        give_up_at = time.monotonic() + PATIENCE
+        while time.monotonic() < give_up_at:
+            try:
+                if true():
+                    return
+            except OSError:
+                pass
+            assert self.process.poll() is None, self.log
+            time.sleep(0.02)
+        raise AssertionError(f'waited in vain; the log:\n{self.log}')
+
+    def request(self, method, path, body=None, key=None):
+        headers = {'Content-Type': 'application/json'} if body else {}
+        if key:
+            headers['Authorization'] = f'Bearer {key}'
+        connection = http.client.HTTPConnection(
+            '127.0.0.1', self.port, timeout=PATIENCE)
+        with closing(connection):
+            connection.request(method, path,
+                               body and json.dumps(body), headers)
+            answer = connection.getresponse()
+            return Reply(answer.status, answer.headers, answer.read())
+
+    def get(self, path, key=None):
+        return self.request('GET', path, key=key)
+
+    def send(self, email, key=POOL_KEY):
+        return self.request('POST', '/example.com/send', email, key)
+
+    def send_meanwhile(self, email):
+        """Send in a thread; return it, and the list the reply comes to."""
+        replies = []
+
+        def send():
+            try:
+                replies.append(self.send(email))
+            except (OSError, http.client.HTTPException) as error:
+                replies.append(error)
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        return thread, replies
