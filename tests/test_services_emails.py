@@ -61,7 +61,7 @@ def plain(email):
 def as_sendgrid_has_it(said):
     """Display names reach SendGrid without `;` and `,`."""
     def known(pair):
-        return pair[0], ' '.join(re.sub('[,;]', ' ', pair[1]).split())
+        return pair[0], re.sub('[,;]', '', pair[1])
 
     return {**said, 'from': known(said['from']),
             **{field: list(map(known, said[field]))

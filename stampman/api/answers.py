@@ -141,6 +141,9 @@ class PoolsAnswer(Answer):
 
     pools: list[PoolAnswer]
     openapi_url: str
+    unserved: dict[str, dict[str, int]] | None = Field(
+        None, description='For admins: unsettled messages of pools that are '
+        'configured no more, by pool and state')
 
 
 def sent(message: Message) -> Sent:

@@ -19,7 +19,8 @@ from flask_api.settings import APISettings
 from stampman import logs
 from stampman.api import addresses, auth, pages, problems, sessions
 from stampman.helpers.config import domain_name
-from stampman.helpers.exceptions import BadRequest, NotFound
+from stampman.helpers.exceptions import (
+    BadRequest, NotFound, RequestError)
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ _REQUEST_ID = re.compile('[ -~]{1,128}')
 JSON, HTML = 'application/json', 'text/html'
 # For programs only, whatever they accept.
 NO_PAGE = frozenset({'probes.healthz', 'probes.readyz', 'openapi.document'})
+# What an admin may still read of a pool that is configured no more.
+OF_GONE_POOLS = frozenset({'messages.index', 'messages.message'})
 HEADERS = {
     'Content-Security-Policy':
         "default-src 'none'; style-src 'self'; img-src 'self'; "
@@ -156,9 +159,9 @@ class Api(FlaskAPI):
     def _find_pool(self, endpoint, values):
         """Bring the domain of the path into the form we know it by."""
         if values and 'domain' in values:
-            values['domain'] = self._domain(values['domain'])
+            values['domain'] = self._domain(endpoint, values['domain'])
 
-    def _domain(self, text):
+    def _domain(self, endpoint, text):
         for form in (str, str.lower, domain_name):
             try:
                 domain = form(text)
@@ -166,7 +169,18 @@ class Api(FlaskAPI):
                 break
             if domain in self.gateway.pools:
                 return domain
+        if endpoint in OF_GONE_POOLS and self._is_admin() \
+                and self.gateway.messages(domain, limit=1)[0]:
+            return domain
         raise NotFound('There is no such pool here.')
+
+    @staticmethod
+    def _is_admin():
+        """A wrong key is no reason here to say more than that of nobody."""
+        try:
+            return auth.caller().admin is not None
+        except RequestError:
+            return False
 
     def _look_at_request(self):
         """Refuse what no view should see."""
@@ -194,11 +208,11 @@ class Api(FlaskAPI):
         response.headers['X-Request-Id'] = environ['stampman.request_id']
         taken = self.gateway.clock.monotonic() - environ['stampman.arrived']
         log.info('request', extra={
-            'method': request.method, 'path': request.path[:200],
+            'method': request.method, 'path': request.path,
             'status': response.status_code, 'ms': round(taken * 1000, 1)})
         return response
 
     def log_exception(self, exc_info):
         """Report a bug; the path may hold anything, and is told apart."""
         log.error('the request broke', exc_info=exc_info, extra={
-            'method': request.method, 'path': request.path[:200]})
+            'method': request.method, 'path': request.path})

@@ -80,7 +80,9 @@ def _pools(asking):
     return answers.PoolsAnswer(
         pools=[_answer(pool, asking, waiting, details=bool(asking.admin))
                for pool in pools],
-        openapi_url=url('/openapi.json')).json_object()
+        openapi_url=url('/openapi.json'),
+        unserved={domain: _of_pool(waiting, domain) for domain, _ in waiting
+                  if domain not in gateway.pools} or None).json_object()
 
 
 def _pool(domain, asking):
@@ -106,9 +108,12 @@ def _answer(pool, asking, waiting, details=True):
         send_url=url(f'/{pool.domain}/send'),
         messages_url=url(f'/{pool.domain}/messages/'),
         services=_services(pool, asking) if details else None,
-        waiting={str(state): count for (domain, state), count
-                 in waiting.items() if domain == pool.domain}
-        if asking.admin else None)
+        waiting=_of_pool(waiting, pool.domain) if asking.admin else None)
+
+
+def _of_pool(waiting, domain):
+    return {str(state): count for (pool, state), count in waiting.items()
+            if pool == domain}
 
 
 def _services(pool, asking):

@@ -160,7 +160,7 @@ def _present(fields):
 
 
 def _mailbox(address):
-    name = ' '.join(re.sub('[;,]', ' ', address.name).split())
+    name = re.sub('[;,]', '', address.name)
     return _present({'email': address.email, 'name': name})
 
 
