@@ -9,13 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
-from pathlib import Path
 
-from gateway_server import POOL_KEY, Reply
-
-ROOT = Path(__file__).parent.parent
-PATIENCE = 30.0     # seconds after which a test that waits in vain fails
+from gateway_server import PATIENCE, ROOT, GatewayServer
 
 COMMANDS = {
     'stampman run': ('stampman', 'run', '--host', '127.0.0.1', '--port'),
@@ -28,7 +23,7 @@ COMMANDS = {
 }
 
 
-class Server:
+class Server(GatewayServer):
     """A running Stampman; `with` ends it, whatever has become of it."""
 
     def __init__(self, folder, command='stampman run', **environ):
@@ -77,10 +72,6 @@ class Server:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-    @property
-    def log(self):
-        return (self.folder / 'log').read_text()
-
     def until(self, true):
         """Wait until `true()`; refused connections count as not yet."""
         give_up_at = time.monotonic() + PATIENCE
@@ -93,24 +84,6 @@ class Server:
             assert self.process.poll() is None, self.log
             time.sleep(0.02)
         raise AssertionError(f'waited in vain; the log:\n{self.log}')
-
-    def request(self, method, path, body=None, key=None):
-        headers = {'Content-Type': 'application/json'} if body else {}
-        if key:
-            headers['Authorization'] = f'Bearer {key}'
-        connection = http.client.HTTPConnection(
-            '127.0.0.1', self.port, timeout=PATIENCE)
-        with closing(connection):
-            connection.request(method, path,
-                               body and json.dumps(body), headers)
-            answer = connection.getresponse()
-            return Reply(answer.status, answer.headers, answer.read())
-
-    def get(self, path, key=None):
-        return self.request('GET', path, key=key)
-
-    def send(self, email, key=POOL_KEY):
-        return self.request('POST', '/example.com/send', email, key)
 
     def send_meanwhile(self, email):
         """Send in a thread; return it, and the list the reply comes to."""
