@@ -1,0 +1,76 @@
+# `make run` serves here, `make test` tests; each sets up what it needs.
+
+.PHONY: run test test-all check pins clean .venv .venv-test
+.DEFAULT_GOAL := run
+
+# To use a certain Python: make run PYTHON=/path/to/python3.13
+PYTHON =
+CANDIDATES = python3 python3.14 python3.13 python3.12 python3.11 python
+OLD_ENOUGH = import sys; assert sys.version_info >= (3, 11); \
+	print(sys.executable)
+
+run: .venv
+	@test -f .env || .venv/bin/stampman init
+	@.venv/bin/stampman run
+
+# All but the long tests: some minutes.
+test: .venv-test
+	.venv/bin/python -m pytest -m "not long" $(ARGS)
+
+# What .ci/run runs.
+test-all: .venv-test
+	.venv/bin/python -m pytest $(ARGS)
+
+# Only what reads the source, not what runs it: seconds.
+check: .venv-test
+	.venv/bin/python -m pytest -q tests/test_sanity.py
+
+# The stamp holds a sum of what is installed and where: a changed pin makes
+# a fresh .venv, and nothing else does. Python is looked for from /, so that
+# a .python-version here, meant for Heroku, does not hide the one there is.
+.venv:
+	@want=$$({ pwd; cat setup.py requirements.txt; } | cksum); \
+	test "$$want" = "$$(cat .venv/installed 2>/dev/null)" && exit 0; \
+	for name in $(or $(PYTHON),$(CANDIDATES)); do \
+		python=$$(cd / && $$name -c '$(OLD_ENOUGH)' 2>/dev/null) \
+			&& break; \
+	done; \
+	test -n "$$python" || { \
+		echo 'Stampman needs Python 3.11 or newer; none is found as' \
+			'$(or $(PYTHON),$(CANDIDATES)).' \
+			'Say where it is: make PYTHON=/path/to/python3' >&2; \
+		exit 1; }; \
+	echo "Installing into .venv with $$python" && \
+	rm -rf .venv && "$$python" -m venv .venv && \
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check \
+		--require-hashes -r requirements.txt && \
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check \
+		--no-deps --editable . && \
+	echo "$$want" > .venv/installed
+
+.venv-test: .venv
+	@want=$$(cksum < tests/requirements.txt); \
+	test "$$want" = "$$(cat .venv/tested 2>/dev/null)" && exit 0; \
+	echo 'Installing what the tests need' && \
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check \
+		--require-hashes -r requirements.txt -r tests/requirements.txt && \
+	echo "$$want" > .venv/tested
+
+# Write the pins anew from the lists in setup.py; needs uv.
+PIN = uv pip compile --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-annotate --no-header --no-emit-index-url
+HEADER = '\# Pinned from setup.py by "make pins".'
+
+pins: .venv
+	@echo $(HEADER) > requirements.new
+	$(PIN) setup.py >> requirements.new
+	mv requirements.new requirements.txt
+	@echo $(HEADER) > tests/requirements.new
+	sed -n '/^\[test\]$$/,/^\[/{/^\[/!p;}' stampman.egg-info/requires.txt | \
+		$(PIN) --constraints requirements.txt - >> tests/requirements.new
+	mv tests/requirements.new tests/requirements.txt
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis \
+		.import_linter_cache
+	find stampman tests -name __pycache__ -type d -prune -exec rm -rf {} +
