@@ -104,7 +104,8 @@ def _http_url(text):
 
 def proxy_url(text: str) -> str:
     """Return the URL of an HTTP proxy; it may hold a user and a password."""
-    _http_url(text)
+    if _http_url(text).scheme != 'http':
+        raise ValueError('must be a URL like "http://proxy.example:3128"')
     return text
 
 
