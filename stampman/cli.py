@@ -231,12 +231,16 @@ def send(sender, recipients, subject, text, html, domain):
         pool.domain, parsed, gateway.clock.monotonic())
     click.echo(f'{message.id}: {message.state}')
     for attempt in message.attempts:
-        outcome = attempt.outcome
-        click.echo(f'  {attempt.service}: {outcome.kind}'
-                   + (f': {outcome.reason}' if outcome.reason else ''))
+        click.echo(f'  {attempt.service}: {_told(attempt.outcome)}')
     if message.state is not State.accepted and message.reason:
         click.echo(mask_addresses(f'  {message.reason}'), err=True)
     sys.exit(EXIT_CODES.get(message.state, NOT_SENT_YET))
+
+
+def _told(outcome):
+    if outcome is None:
+        return 'its answer could not be stored'
+    return ': '.join(filter(None, (outcome.kind, outcome.reason)))
 
 
 if __name__ == '__main__':

@@ -21,8 +21,10 @@ from stampman.services.pool import UNFINISHED, PooledEmailService
 
 log = logging.getLogger(__name__)
 
-GRACE = 20.0            # seconds by which a lease outlasts the call
 RECORDING = 30.0        # seconds for which the end of an attempt is tried
+# Seconds by which a lease outlasts the call: nobody may rescue a message
+# whose answer is still being recorded.
+GRACE = RECORDING + 5.0
 BETWEEN_TRIES = 0.5     # seconds
 
 # How a person hears of it, in the log.
@@ -78,6 +80,13 @@ class StoreJournal:
             'seconds': round(ended.ended_at - ended.started_at, 3)})
         if outcome.kind is Kind.accepted:
             self._settle_recipients(State.accepted, '', outcome)
+
+    def look_again(self):
+        """See what an earlier holder of the lease may have recorded."""
+        stored = self._store.message(self.message.pool, self.message.id)
+        self.message = stored
+        if stored.state is not State.sending:
+            raise LeaseLost()
 
     def finish(self, state: State, **changes):
         """Give the message back in `state`."""
@@ -136,14 +145,17 @@ class Dispatch(NamedTuple):
 
     def _walk(self, journal, email, services, until):
         message = journal.message
-        if self.clock.now() >= message.expires_at or must_hold(message):
-            return Outcome(kind=Kind.deferred)
+        if self.clock.now() >= message.expires_at or must_hold(message) \
+                or conclude_certain(message) is Kind.rejected:
+            return Outcome(kind=Kind.deferred)      # there is but to conclude
         pool = PooledEmailService(
             services, journal, self.health, self.clock)
         return pool.send_email(
             email(), SendContext(message.id, '', until))
 
     def _finish(self, journal, outcome, services):
+        if any(attempt.is_uncertain for attempt in journal.message.attempts):
+            journal.look_again()
         message, now = journal.message, self.clock.now()
         state, reason = next_state(message, outcome, services, now)
         tried = any(attempt.round == message.round
@@ -207,7 +219,7 @@ def next_state(message: Message, outcome: Outcome, services: Sequence,
 def _none_can_carry(message, services):
     unable = {attempt.service for attempt in message.recent
               if attempt.outcome.kind is Kind.unsupported}
-    return {service.name for service in services} <= unable
+    return bool(services) and {service.name for service in services} <= unable
 
 
 def _last_reason(message):

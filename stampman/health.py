@@ -24,10 +24,12 @@ log = logging.getLogger(__name__)
 FAILURES_IN_ROW = 5
 WINDOW = 60.0               # seconds over which the share of failures counts
 LEAST_CALLS, SHARE = 10, 0.5
-RECOVERED_AFTER = 2         # successes in trial
+# Successes in trial after which it is well; a refusal was probed before.
+RECOVERED_AFTER = {'failing': 2, 'refused': 1}
 REST = {'failing': (30.0, 600.0), 'refused': (300.0, 3600.0)}   # seconds
-LONGEST_THROTTLE = 60.0     # seconds, where the provider names no time
+LONGEST_PAUSE = 60.0     # seconds, where the provider names no time
 TRIAL_LEASE = 120.0         # seconds that one message may take to try
+TRIES = 20                  # at a change, against others who change it
 FRESH = 1.0                 # seconds for which what was read is believed
 
 
@@ -61,7 +63,7 @@ def with_success(was: Condition, now: float) -> Condition:
     if was.rests(now):
         return was              # begun before the rest: proves nothing
     if was.on_trial(now):
-        if was.passed + 1 >= RECOVERED_AFTER:
+        if was.passed + 1 >= RECOVERED_AFTER[was.why]:
             return Condition()
         return replace(was, passed=was.passed + 1, trial_until=0.0)
     counted = _in_window(was, now)
@@ -98,7 +100,7 @@ def with_throttle(was: Condition, now: float, wait: float | None,
                   reason: str) -> Condition:
     """The condition after the provider asked for a slower pace."""
     throttles = was.throttles + 1
-    wait = wait or min(2.0 ** throttles, LONGEST_THROTTLE)
+    wait = wait or min(2.0 ** throttles, LONGEST_PAUSE)
     return replace(was, why=was.why or 'throttled', reason=reason,
                    until=max(was.until, now + wait), throttles=throttles,
                    trial_until=0.0)
@@ -127,6 +129,7 @@ class Permit(NamedTuple):
 
     account: str
     for_domain: str     # the key of a refusal of the sender's domain
+    trials: frozenset[str] = frozenset()    # those that it is the trial of
 
 
 class Standing(NamedTuple):
@@ -155,31 +158,47 @@ class Health:
 
     def permit(self, service) -> Permit | None:
         """Return leave to call `service` once, or None: it rests."""
-        permit = Permit(service.account, _domain_key(service))
+        keys = service.account, _domain_key(service)
         now = self._clock.now()
         self._refresh()
-        if all(self._may_try(self._condition(key), now) for key in permit) \
-                and all(self._reserve(key, now) for key in permit):
-            return permit
-        return None
+        seen = {key: self._read(key) for key in keys}
+        if not all(_may_try(condition, now) for _, condition in seen.values()):
+            return None
+        trials = set()
+        for key, (version, condition) in seen.items():
+            if condition.on_trial(now):
+                if not self._try_out(key, version, condition, now):
+                    self.release(Permit(*keys, frozenset(trials)))
+                    return None
+                trials.add(key)
+        return Permit(*keys, frozenset(trials))
+
+    def release(self, permit: Permit) -> None:
+        """Take back a permit for which nothing was called."""
+        for key in permit.trials:
+            self._change(key, with_nothing_learnt)
 
     def record(self, permit: Permit, outcome: Outcome) -> None:
         """Note what came of a call."""
         if outcome.kind is Kind.refused and outcome.domain_only:
-            keys = {permit.for_domain: outcome, permit.account: None}
+            told = {permit.for_domain: outcome}
         elif outcome.kind is Kind.accepted:
-            keys = {permit.for_domain: outcome, permit.account: outcome}
+            told = {permit.for_domain: outcome, permit.account: outcome}
         else:
-            keys = {permit.account: outcome, permit.for_domain: None}
-        for key, told in keys.items():
-            self._change(key, self._effect(told))
+            told = {permit.account: outcome}
+        for key in (permit.account, permit.for_domain):
+            effect = self._effect(told[key]) if key in told else None
+            if effect:
+                self._change(key, effect)
+            elif key in permit.trials:
+                self._change(key, with_nothing_learnt)
 
     def standing(self, service) -> Standing:
         """Return how a service's health is to be told to people."""
         now = self._clock.now()
         self._refresh()
         for key in (service.account, _domain_key(service)):
-            condition = self._condition(key)
+            _, condition = self._read(key)
             if condition.rests(now):
                 return Standing('resting', condition.until, condition.reason)
             if condition.on_trial(now):
@@ -191,10 +210,8 @@ class Health:
         now = self._clock.now()
         times = []
         for service in services:
-            conditions = [self._condition(key) for key in
-                          (service.account, _domain_key(service))]
-            until = max(max(c.until if c.why else 0.0, c.trial_until)
-                        for c in conditions)
+            until = max(_free_at(self._read(key)[1]) for key in
+                        (service.account, _domain_key(service)))
             if until <= now:
                 return None
             times.append(until)
@@ -205,37 +222,22 @@ class Health:
         now = self._clock.now()
         self._refresh()
         for key in (service.account, _domain_key(service)):
-            condition = self._condition(key)
-            if condition.why != 'refused' or condition.probed:
-                continue
-            if condition.rests(now) or condition.trial_until > now:
-                continue
-            trying = replace(condition, trial_until=now + TRIAL_LEASE)
-            if self._put(key, trying):
+            version, condition = self._read(key)
+            if condition.why == 'refused' and not condition.probed \
+                    and _free_at(condition) <= now \
+                    and self._try_out(key, version, condition, now):
                 self._change(key, self._of_probe(service.probe()))
 
-    @staticmethod
-    def _may_try(condition, now):
-        if condition.rests(now):
-            return False
-        if not condition.on_trial(now):
-            return True
-        if condition.why == 'refused' and not condition.probed:
-            return False            # the worker's probe goes first
-        return condition.trial_until <= now     # else another tries it
-
-    def _reserve(self, key, now):
-        """While it is on trial, one message at a time may try it."""
-        condition = self._condition(key)
-        return not condition.on_trial(now) or self._put(
-            key, replace(condition, trial_until=now + TRIAL_LEASE))
+    def _try_out(self, key, version, condition, now):
+        """Take the one place of a trial; say if we have it."""
+        return self._put(key, version, replace(
+            condition, trial_until=now + TRIAL_LEASE))
 
     def _effect(self, outcome):
         """Return how `outcome` changes a condition; None: it does not."""
         now, chance = self._clock.now(), self._chance()
-        if outcome is None or outcome.kind in (
-                Kind.rejected, Kind.unsupported):
-            return with_nothing_learnt
+        if outcome.kind in (Kind.rejected, Kind.unsupported):
+            return None
         if outcome.kind is Kind.accepted:
             return lambda was: with_success(was, now)
         if outcome.kind is Kind.refused:
@@ -255,25 +257,30 @@ class Health:
         return lambda was: replace(was, probed=True, trial_until=0.0)
 
     def _change(self, key, effect):
-        """Apply `effect`, over again where another process was faster."""
-        for _ in range(5):
-            was = self._condition(key)
+        """Apply `effect`, over again where somebody else was faster."""
+        for _ in range(TRIES):
+            version, was = self._read(key)
             counted = self._with_unwritten(key, was)
             will_be = effect(counted)
             if not _differs(was, will_be):
-                if will_be.good:
+                if will_be.good > counted.good \
+                        or will_be.window != counted.window:
                     self._good[key] = will_be.window, (
                         self._unwritten(key, will_be.window) + 1)
                 return
-            if self._put(key, will_be):
+            if self._put(key, version, will_be):
                 self._good.pop(key, None)
-                if was.why in REST and not will_be.why:
-                    log.warning('%s is well again', key)
-                    self._recovered(key)
-                elif will_be.why and will_be.until != was.until:
-                    log.warning('%s rests: %s', key, will_be.reason)
+                self._tell(key, was, will_be)
                 return
             self._refresh(at_once=True)
+        log.warning('%s changes too fast: a call is not counted', key)
+
+    def _tell(self, key, was, will_be):
+        if was.why in REST and not will_be.why:
+            log.warning('%s is well again', key)
+            self._recovered(key)
+        elif will_be.why and will_be.until != was.until:
+            log.warning('%s rests: %s', key, will_be.why)
 
     def _unwritten(self, key, window):
         since, count = self._good.get(key, (window, 0))
@@ -287,24 +294,28 @@ class Health:
             return replace(was, window=since, good=count, bad=0)
         return replace(was, good=was.good + self._unwritten(key, was.window))
 
-    def _condition(self, key):
-        return self._known.get(key, (0, Condition()))[1]
+    def _read(self, key):
+        """Return the version and the condition, which belong together."""
+        return self._known.get(key, (0, Condition()))
 
-    def _put(self, key, condition):
-        """Write where nobody else has; a store that fails is no reason to
-        forget what this process has seen."""
-        version = self._known.get(key, (0, None))[0] + 1
+    def _put(self, key, version, condition):
+        """Write what follows from `version`, unless somebody else has.
+
+        A store that fails is no reason to forget what this process saw.
+        """
+        row = self._row(key, version + 1, asdict(condition))
         try:
-            written = self._store.put_health(
-                self._row(key, version, asdict(condition)),
-                self._clock.now())
+            written = self._store.put_health(row, self._clock.now())
         except StoreUnavailable as error:
             log.warning('health is not shared: %s', error.detail)
-            self._known[key] = (version - 1, condition)
-            return True
-        if written:
-            self._known[key] = (version, condition)
-        return written
+            return self._keep(key, version, version, condition)
+        return written and self._keep(key, version, version + 1, condition)
+
+    def _keep(self, key, before, version, condition):
+        with self._lock:
+            if self._read(key)[0] <= max(before, version - 1):
+                self._known[key] = version, condition
+        return True
 
     def _refresh(self, at_once=False):
         with self._lock:
@@ -318,8 +329,24 @@ class Health:
         except StoreUnavailable as error:
             log.warning('health is not read: %s', error.detail)
             return
-        for key, row in rows.items():
-            self._known[key] = (row.version, Condition(**row.state))
+        with self._lock:
+            for key, row in rows.items():
+                if row.version > self._read(key)[0]:
+                    self._known[key] = row.version, Condition(**row.state)
+
+
+def _may_try(condition, now):
+    """Whether a message may go; who is on trial takes one at a time."""
+    if condition.why == 'refused' and not condition.probed:
+        return False            # the worker's probe goes first
+    return not condition.rests(now) and (
+        not condition.on_trial(now) or condition.trial_until <= now)
+
+
+def _free_at(condition):
+    """When it may be tried next; 0 where it may be at any time."""
+    return max(condition.until if condition.why else 0.0,
+               condition.trial_until)
 
 
 def _domain_key(service):

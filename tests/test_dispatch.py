@@ -1,82 +1,22 @@
-"""What becomes of a message: rounds, states, retries, expiry, crashes.
+"""What becomes of a message: rounds, states, retries, expiry.
 
 Everything is real here but the services, which answer as scripted.
 """
 
-import itertools
-
 import pytest
 
-from stampman.dispatch import Dispatch
-from stampman.health import Health
-from stampman.helpers.delivery import Claim, Kind, State
-from stampman.helpers.exceptions import Conflict, StoreUnavailable
-from stampman.store import open_store
-from stampman.store.base import HealthRow
+from stampman.helpers.delivery import State
+from stampman.helpers.exceptions import Conflict
 
-from fakes import NOW, ScriptedService, Time, email, message, outcome
-
-ID = message().id
-
-
-class World:
-    """A store, a clock, and a message to deliver."""
-
-    def __init__(self, store):
-        self.store = store
-        self.time = Time()
-        self.pauses = []
-        ids = (f'01890000-0000-7000-8000-{n:012}'
-               for n in itertools.count(100))
-        self.health = Health(store, self.time.clock, lambda: 0.5, HealthRow,
-                             lambda key: None)
-        self.dispatch = Dispatch(
-            store, self.health, self.time.clock, lambda: 0.5, self.pause,
-            lambda now: next(ids))
-
-    def pause(self, seconds):
-        self.pauses.append(seconds)
-        self.time.pass_by(seconds)
-
-    def submit(self, **fields):
-        claim = Claim(ID, 'request', 1, NOW + 30)
-        stored = message(**fields)
-        self.store.add(stored, email(), claim)
-        return claim, stored
-
-    def deliver(self, *services, until=float('inf')):
-        """Deliver what is due, as a worker does."""
-        due = self.store.claim_due('worker', self.time.at,
-                                   self.time.at + 30)
-        for claim, claimed in due:
-            self.dispatch.deliver(claim, claimed,
-                                  lambda: self.store.email(ID), services,
-                                  until)
-        return len(due)
-
-    @property
-    def message(self):
-        return self.store.message('example.com', ID)
+from deliveries import ID, World, send, services
+from fakes import NOW, ScriptedService, outcome
 
 
 @pytest.fixture
 def world(tmp_path):
-    store = open_store(f'sqlite:///{tmp_path}/messages.db')
-    store.migrate()
-    yield World(store)
-    store.close()
-
-
-def send(world, *services, until=float('inf'), **fields):
-    claim, stored = world.submit(**fields)
-    returned = world.dispatch.deliver(claim, stored, email, services, until)
-    assert returned == world.message    # memory and store tell one story
-    return returned
-
-
-def services(*kinds):
-    return [ScriptedService(f's{n}', *map(outcome, kind.split()))
-            for n, kind in enumerate(kinds, 1)]
+    there = World(tmp_path)
+    yield there
+    there.store.close()
 
 
 @pytest.mark.parametrize('kinds, state, waits', [
@@ -183,110 +123,6 @@ def test_a_pool_without_services_keeps_its_messages(world):
     assert done.state is State.deferred
 
 
-def crash(world, *pool, **fields):
-    """Die in mid-call: the attempt has begun, and nobody ends it."""
-    class Killed(BaseException):
-        pass
-
-    claim, stored = world.submit(**fields)
-
-    def die():
-        raise Killed
-
-    pool[0].during = die
-    with pytest.raises(Killed):
-        world.dispatch.deliver(claim, stored, email, pool)
-    pool[0].during = None
-    world.time.pass_by(60)
-
-
-def test_a_crash_in_mid_call_is_uncertain_and_fails_over(world):
-    pool = services('accepted', 'accepted')
-    crash(world, *pool)
-    world.deliver(*pool)
-    done = world.message
-    assert [(one.service, one.outcome.kind) for one in done.attempts] == [
-        ('s1', Kind.uncertain), ('s2', Kind.accepted)]
-    assert done.possible_duplicate
-
-
-def test_a_crash_in_mid_call_is_held_where_the_pool_holds(world):
-    pool = services('accepted', 'accepted')
-    crash(world, *pool, on_uncertain='hold')
-    world.deliver(*pool)
-    assert world.message.state is State.uncertain
-    assert world.message.next_attempt_at is None
-    assert len(world.message.attempts) == 1
-
-
-def test_a_crash_before_any_call_costs_nothing(world):
-    world.submit(on_uncertain='hold')
-    world.time.pass_by(31)
-    world.deliver(*services('accepted'))
-    assert world.message.state is State.accepted
-    assert world.message.crashes == 0
-
-
-def test_an_answer_after_the_rescue_still_counts(world):
-    claim, stored = world.submit(on_uncertain='hold')
-    slow = ScriptedService('s1', outcome('accepted'))
-
-    def rescued_meanwhile():
-        world.time.pass_by(60)
-        world.deliver(slow)
-        assert world.message.state is State.uncertain
-
-    slow.during = rescued_meanwhile
-    world.dispatch.deliver(claim, stored, email, [slow])
-    assert world.message.state is State.accepted
-
-
-def test_a_lost_lease_calls_nobody(world):
-    claim, stored = world.submit()
-    world.time.pass_by(31)
-    assert world.deliver(*services('deferred'))
-    late = ScriptedService('late', outcome('accepted'))
-    world.dispatch.deliver(claim, stored, email, [late])
-    assert not late.calls
-
-
-class FailingEnds:
-    """A store whose `end` fails so many times, and then works."""
-
-    def __init__(self, store, failures):
-        self._store = store
-        self.failures = failures
-
-    def __getattr__(self, name):
-        return getattr(self._store, name)
-
-    def end(self, attempt, message_id):
-        if self.failures:
-            self.failures -= 1
-            raise StoreUnavailable('not now')
-        self._store.end(attempt, message_id)
-
-
-def test_an_answer_is_recorded_though_the_store_fails_for_a_while(world):
-    world.dispatch = world.dispatch._replace(
-        store=FailingEnds(world.store, 20))
-    done = send(world, *services('accepted'))
-    assert done.state is State.accepted
-    assert sum(world.pauses) == 10
-
-
-def test_a_store_that_fails_for_longer_leaves_it_to_the_rescue(world):
-    world.dispatch = world.dispatch._replace(
-        store=FailingEnds(world.store, 1000))
-    claim, stored = world.submit(on_uncertain='hold')
-    done = world.dispatch.deliver(claim, stored, email, services('accepted'))
-    assert done.state is State.sending
-    assert sum(world.pauses) == 30
-    world.time.pass_by(60)
-    world.deliver(*services('accepted'))
-    assert world.message.state is State.uncertain
-
-
 def test_a_person_may_say_send_again(world):
     pool = services('uncertain accepted')
     send(world, *pool, on_uncertain='hold')
@@ -319,3 +155,46 @@ def test_a_settled_message_cannot_be_cancelled(world):
     with pytest.raises(Conflict):
         world.store.change('example.com', ID, [State.queued],
                            State.cancelled, now=world.time.at)
+
+
+def test_a_service_that_rests_may_still_carry_what_others_cannot(world):
+    pool = services('unsupported', 'accepted')
+    for _ in range(5):
+        world.health.record(world.health.permit(pool[1]),
+                            outcome('deferred'))
+    done = send(world, *pool)
+    assert done.state is State.deferred
+
+
+def test_after_send_again_an_uncertain_attempt_still_forbids_failure(world):
+    pool = services('uncertain rejected')
+    send(world, *pool, on_uncertain='hold')
+    world.time.pass_by(1)
+    world.store.change(
+        'example.com', ID, [State.uncertain], State.queued,
+        now=world.time.at, next_attempt_at=world.time.at,
+        restarted_at=world.time.at)
+    world.deliver(*pool)
+    assert world.message.state is State.uncertain
+    assert world.message.next_attempt_at is None
+
+
+def test_a_config_without_services_fails_nothing(world):
+    pool = services('unsupported deferred', 'deferred')
+    send(world, *pool)
+    world.time.pass_by(60)
+    world.deliver()
+    assert world.message.state is State.deferred
+
+
+def test_a_broken_lease_gives_the_trial_back(world):
+    pool = services('accepted')
+    for _ in range(5):
+        world.health.record(world.health.permit(pool[0]),
+                            outcome('deferred'))
+    claim, stored = world.submit()
+    world.time.pass_by(40)
+    world.store.claim_due('somebody', world.time.at, world.time.at + 30)
+    world.dispatch.deliver(claim, stored, email, pool)
+    assert not pool[0].calls
+    assert world.health.permit(pool[0])

@@ -1,5 +1,7 @@
 """Which services rest, for how long, and how they come back."""
 
+import threading
+
 import pytest
 
 from stampman.health import Health
@@ -163,7 +165,7 @@ def test_a_refusal_rests_long_at_once_and_wants_a_probe(world):
     world.time.pass_by(301)
     assert not world.call(ACCEPTED)
     world.health.probe(world.service)
-    assert world.call(ACCEPTED)
+    assert not world.may_try()
     assert world.call(ACCEPTED)
     assert world.may_try()
 
@@ -258,3 +260,123 @@ def test_a_store_that_fails_stops_nobody_and_forgets_nothing(world):
     for _ in range(5):
         assert world.call(DEFERRED)
     assert not world.call(DEFERRED)
+
+
+def test_of_many_threads_one_gets_the_trial(world):
+    rest_it(world)
+    world.time.pass_by(31)
+    for _ in range(50):
+        start, permits = threading.Barrier(6), []
+
+        def ask():
+            start.wait()
+            permits.append(world.health.permit(world.service))
+
+        threads = [threading.Thread(target=ask) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        [permit] = filter(None, permits)
+        world.health.release(permit)
+
+
+class Overtaken(Rows):
+    """Rows in which somebody else writes first, once, when asked to."""
+
+    first = None
+
+    def put_health(self, row, now):
+        if self.first:
+            first, self.first = self.first, None
+            first()
+        return super().put_health(row, now)
+
+
+def test_what_another_thread_has_written_meanwhile_is_not_lost(world):
+    world.rows = Overtaken()
+    world.health = world.process()
+    world.call(DEFERRED)
+    slow = world.health.permit(world.service)
+    other = world.health.permit(world.service)
+    world.rows.first = lambda: world.health.record(
+        other, outcome('refused'))
+    world.health.record(slow, ACCEPTED)
+    assert world.health.standing(world.service).state == 'resting'
+
+
+def test_a_permit_that_was_not_used_is_given_back(world):
+    rest_it(world)
+    world.time.pass_by(31)
+    world.health.release(world.health.permit(world.service))
+    assert world.health.permit(world.service)
+
+
+def test_a_call_from_before_the_rest_leaves_the_trial_to_its_message(world):
+    early = world.health.permit(world.service)
+    rest_it(world)
+    world.time.pass_by(31)
+    assert world.health.permit(world.service)
+    world.health.record(early, outcome('rejected'))
+    assert world.health.permit(world.service) is None
+
+
+@pytest.mark.parametrize('late', ['deferred', 'accepted', 'refused'])
+def test_a_call_from_before_the_rest_does_not_change_it(world, late):
+    permits = [world.health.permit(world.service) for _ in range(3)]
+    if late == 'refused':
+        world.call(outcome('refused'))
+    else:
+        rest_it(world)
+    until = world.health.standing(world.service).until
+    for permit in permits:
+        world.health.record(permit, outcome(late))
+    assert world.health.standing(world.service).until == until
+
+
+def test_neutral_outcomes_do_not_hide_failures(world):
+    world.call(ACCEPTED)
+    for _ in range(40):
+        world.call(outcome('rejected'))
+    for _ in range(5):
+        world.call(DEFERRED)
+        world.call(ACCEPTED)
+    assert not world.may_try()
+
+
+def test_failures_of_an_hour_ago_do_not_count(world):
+    for _ in range(4):
+        world.call(ACCEPTED)
+        world.call(DEFERRED)
+    world.call(ACCEPTED)
+    world.time.pass_by(61)
+    world.call(DEFERRED)
+    assert world.may_try()
+
+
+def test_a_throttle_starts_anew_after_a_success(world):
+    world.call(outcome('deferred', throttled=True))
+    world.time.pass_by(3)
+    world.call(ACCEPTED)
+    world.call(outcome('deferred', throttled=True))
+    assert world.health.standing(world.service).until == world.time.at + 2
+
+
+def test_a_short_throttle_does_not_cut_a_longer_one(world):
+    permit = world.health.permit(world.service)
+    world.call(outcome('deferred', throttled=True, retry_after=60.0))
+    world.health.record(permit, outcome('deferred', throttled=True,
+                                        retry_after=5.0))
+    assert world.health.standing(world.service).until == world.time.at + 60
+
+
+def test_next_free_is_when_the_first_of_them_may_be_tried(world):
+    other = ScriptedService('two', ACCEPTED)
+    assert world.health.next_free([world.service, other]) is None
+    rest_it(world)
+    assert world.health.next_free([world.service, other]) is None
+    assert world.health.next_free([world.service]) == world.time.at + 30
+    world.time.pass_by(31)
+    assert world.health.next_free([world.service]) is None
+    world.health.permit(world.service)
+    assert world.health.next_free([world.service]) == world.time.at + 120

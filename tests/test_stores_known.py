@@ -99,19 +99,22 @@ def test_a_pool_changes_its_own_messages_alone(store, pool, known):
 
 # -- hasten ------------------------------------------------------------------
 
-def test_deferred_messages_of_the_pools_are_hastened(store):
+def test_what_waits_for_another_try_is_hastened_in_its_pools(store):
     there = {}
+    _, held = add_claimed(store)
+    store.finish(held, State.uncertain, round=1)
     for pool in (POOL, 'example.net', 'example.edu'):
         for state in (State.deferred, State.uncertain):
             one, claim = add_claimed(store, pool=pool)
             store.finish(claim, state, round=1, next_attempt_at=NOW + 900)
             there[pool, state] = one.id
-    assert store.hasten([POOL, 'example.net'], NOW + 5) == 2
+    assert store.hasten([POOL, 'example.net'], NOW + 5) == 4
     assert store.hasten([POOL, 'example.net'], NOW + 6) == 0
     assert store.hasten([], NOW) == 0
     due = store.claim_due('worker', NOW + 5, NOW + 60, limit=9)
-    assert set(ids(due)) == {there[POOL, State.deferred],
-                             there['example.net', State.deferred]}
+    assert set(ids(due)) == {
+        there[pool, state] for pool in (POOL, 'example.net')
+        for state in (State.deferred, State.uncertain)}
 
 
 # -- message, email ----------------------------------------------------------

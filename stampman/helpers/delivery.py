@@ -4,7 +4,7 @@ All times are seconds since the epoch, UTC, as floats; a monotonic time says
 so in its name or its docstring.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -192,8 +192,3 @@ def must_hold(message: Message) -> str:
     if uncertain >= MAX_UNCERTAIN:
         return f'held after {uncertain} uncertain attempts'
     return ''
-
-
-def open_attempt(attempts: Sequence[Attempt]) -> Attempt | None:
-    """Return the attempt that has begun and not ended."""
-    return next((one for one in attempts if one.outcome is None), None)

@@ -54,6 +54,9 @@ class Health(Protocol):
     def record(self, permit: Any, outcome: Outcome) -> None:
         """Note what came of the call that `permit` allowed."""
 
+    def release(self, permit: Any) -> None:
+        """Take back a permit for which nothing was called."""
+
 
 class PooledEmailService(AbstractEmailService):
     """The services of a pool, in the order in which they are tried."""
@@ -108,7 +111,11 @@ class PooledEmailService(AbstractEmailService):
             for attempt in message.recent)
 
     def _attempt(self, service, permit, seconds, email):
-        context = self.journal.begin(service, seconds)
+        try:
+            context = self.journal.begin(service, seconds)
+        except Exception:
+            self.health.release(permit)
+            raise
         try:
             outcome = service.send_email(email, context)
         except Exception as error:      # a bug of ours: who knows how far
@@ -116,8 +123,10 @@ class PooledEmailService(AbstractEmailService):
             outcome = Outcome(
                 kind=Kind.uncertain, alert=True,
                 reason=f'the service broke: {type(error).__name__}')
-        self.journal.end(outcome)
-        self.health.record(permit, outcome)
+        try:
+            self.journal.end(outcome)
+        finally:
+            self.health.record(permit, outcome)
         if outcome.alert:
             log.error('%s needs a look', service.name, extra={
                 'service': service.name, 'kind': outcome.kind,

@@ -121,9 +121,8 @@ RESOLVE = update(attempts).where(
     _A.resolved.is_(None)).values(resolved=bindparam('word'))
 HASTEN = update(messages).where(
     _M.pool.in_(bindparam('pools', expanding=True)),
-    _M.state == State.deferred.value,
-    or_(_M.next_attempt_at.is_(None),
-        _M.next_attempt_at > bindparam('now'))).values(
+    _M.state.in_([State.deferred.value, State.uncertain.value]),
+    _M.next_attempt_at > bindparam('now')).values(
     next_attempt_at=bindparam('now'))
 
 # -- listing -----------------------------------------------------------------

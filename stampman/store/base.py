@@ -164,7 +164,8 @@ class AbstractStore(ABC):
 
     @abstractmethod
     def hasten(self, pools: Iterable[str], now: float) -> int:
-        """Make the `deferred` messages of `pools` due now; say how many."""
+        """Make due now the messages of `pools` that are `deferred`, or
+        `uncertain` and to be tried again; say how many."""
 
     # -- what is known ---------------------------------------------------
 
