@@ -15,7 +15,6 @@ import click
 import dotenv
 
 import stampman
-from stampman.helpers import environment as environments
 from stampman.helpers.delivery import State
 from stampman.helpers.exceptions import StampmanError
 from stampman.helpers.mail import submission

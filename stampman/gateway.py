@@ -83,6 +83,26 @@ def _settings_of(provider):
     return services.service_class(provider).Settings
 
 
+class Slots:
+    """Room for so many requests of a process that deliver at a time."""
+
+    def __init__(self, count: Callable[[], int]):
+        self._count = count
+        self._taken = 0
+        self._lock = threading.Lock()
+
+    def take(self) -> bool:
+        """Take a place, if there is one; say so."""
+        with self._lock:
+            free = self._taken < max(1, self._count())
+            self._taken += free
+            return free
+
+    def give_back(self) -> None:
+        with self._lock:
+            self._taken -= 1
+
+
 class Gateway:
     """All of Stampman but its doors."""
 
@@ -107,7 +127,7 @@ class Gateway:
         self._dispatch = Dispatch(
             self.store, self.health, self.clock, surroundings.chance,
             surroundings.pause, surroundings.new_id)
-        self._slots = threading.BoundedSemaphore(1)
+        self._slots = Slots(lambda: 1)
 
     def _pool(self, pool):
         enabled = [(name, settings) for name, settings
@@ -118,9 +138,10 @@ class Gateway:
                 name, settings, pool.domain, self.clock)
             for name, settings in enabled))
 
-    def deliver_at_most(self, requests: int) -> None:
-        """Let so many requests of this process deliver at a time."""
-        self._slots = threading.BoundedSemaphore(max(1, requests))
+    def deliver_at_most(self, requests: Callable[[], int]) -> None:
+        """Let so many requests of a process deliver at a time, at least
+        one. It is asked at each of them: a fork may know it late."""
+        self._slots = Slots(requests)
 
     # -- messages ----------------------------------------------------------
 
@@ -133,7 +154,7 @@ class Gateway:
         """
         pool = self.pools[domain]
         slots = self._slots
-        free = slots.acquire(blocking=False)
+        free = slots.take()
         try:
             message, claim = self._intake.submit(
                 pool.config, submission, self.clock.now(), claimed=free)
@@ -143,7 +164,7 @@ class Gateway:
                                  arrived + REQUEST_BUDGET)
         finally:
             if free:
-                slots.release()
+                slots.give_back()
 
     def deliver_due(self, owner: str) -> bool:
         """Claim one due message and deliver it; say if there was one.

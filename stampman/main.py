@@ -80,9 +80,8 @@ def create_app():
                  else 'development', gateway.secrets())
     _check_schema(gateway)
     api = create_api(gateway)
-    serving_process = _gunicorn_worker()
-    if serving_process is not None:
-        gateway.deliver_at_most(serving_process.cfg.threads - 2)
+    loader = _gunicorn_worker()
+    gateway.deliver_at_most(lambda: _threads(loader) - 2)
     if gateway.environment.worker == 'embedded':
         _embed_worker(gateway)
     return api
@@ -97,6 +96,13 @@ def _check_schema(gateway):
         return
     if problem:
         raise ConfigError(errors=[('DATABASE_URL', problem)])
+
+
+def _threads(loader):
+    """Return how many requests this process serves at a time: known when
+    the first one comes, since a fork of --preload knows it no earlier."""
+    worker = loader or _gunicorn_worker()
+    return worker.cfg.threads if worker else 1
 
 
 def _gunicorn_worker():

@@ -22,12 +22,13 @@ class Worker:
 
     def __init__(self, gateway: Gateway, threads: int = THREADS):
         self.gateway = gateway
+        # The rounds wait for no delivery: a large email may take minutes.
+        works = [(self.make_rounds, ROUNDS), *[(self.step, IDLE)] * threads]
         self._threads = [
-            threading.Thread(target=self._run, args=(number,), daemon=True,
+            threading.Thread(target=self._run, args=work, daemon=True,
                              name=f'worker-{number}')
-            for number in range(threads)]
+            for number, work in enumerate(works)]
         self._stopping = threading.Event()
-        self._rounds_at = None      # monotonic
 
     def start(self) -> None:
         """Begin to work, in threads of its own."""
@@ -54,19 +55,14 @@ class Worker:
     def make_rounds(self) -> None:
         """Say that we are alive, and probe whom a refusal has rested."""
         gateway = self.gateway
-        now = gateway.clock.monotonic()
-        if self._rounds_at is None or now - self._rounds_at >= ROUNDS:
-            self._rounds_at = now
-            gateway.store.beat(gateway.owner, gateway.clock.now())
-            gateway.probe_refused()
+        gateway.store.beat(gateway.owner, gateway.clock.now())
+        gateway.probe_refused()
 
-    def _run(self, number):
+    def _run(self, work, idle):
         """Work until stopped; nothing that breaks ends the thread."""
         while not self._stopping.is_set():
             try:
-                if number == 0:
-                    self.make_rounds()
-                busy = self.step()
+                busy = work()
             except StoreUnavailable as error:
                 log.warning('the worker waits: %s', error.detail)
                 busy = False
@@ -74,4 +70,4 @@ class Worker:
                 log.exception('the worker broke')
                 busy = False
             if not busy:
-                self._stopping.wait(IDLE)
+                self._stopping.wait(idle)

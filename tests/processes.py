@@ -16,7 +16,8 @@ COMMANDS = {
     'stampman run': ('stampman', 'run', '--host', '127.0.0.1', '--port'),
     'gunicorn': ('gunicorn', 'stampman.main:app', '--bind'),
     'gunicorn --preload': (
-        'gunicorn', '--preload', 'stampman.main:app', '--bind'),
+        'gunicorn', '--preload', '--worker-class', 'gthread', '--threads',
+        '8', 'stampman.main:app', '--bind'),
     'gunicorn with two workers': (
         'gunicorn', '--workers', '2', '--worker-class', 'gthread',
         '--threads', '8', 'stampman.main:app', '--bind'),

@@ -185,16 +185,3 @@ def test_a_config_without_services_fails_nothing(world):
     world.time.pass_by(60)
     world.deliver()
     assert world.message.state is State.deferred
-
-
-def test_a_broken_lease_gives_the_trial_back(world):
-    pool = services('accepted')
-    for _ in range(5):
-        world.health.record(world.health.permit(pool[0]),
-                            outcome('deferred'))
-    claim, stored = world.submit()
-    world.time.pass_by(40)
-    world.store.claim_due('somebody', world.time.at, world.time.at + 30)
-    world.dispatch.deliver(claim, stored, email, pool)
-    assert not pool[0].calls
-    assert world.health.permit(pool[0])

@@ -187,3 +187,16 @@ def test_a_late_answer_is_seen_by_whoever_concludes(world):
     assert late
     assert world.message.state is State.uncertain
     assert world.message.next_attempt_at is not None
+
+
+def test_a_broken_lease_gives_the_trial_back(world):
+    pool = services('accepted')
+    for _ in range(5):
+        world.health.record(world.health.permit(pool[0]),
+                            outcome('deferred'))
+    claim, stored = world.submit()
+    world.time.pass_by(40)
+    world.store.claim_due('somebody', world.time.at, world.time.at + 30)
+    world.dispatch.deliver(claim, stored, email, pool)
+    assert not pool[0].calls
+    assert world.health.permit(pool[0])

@@ -51,6 +51,23 @@ def test_the_worker_runs_in_every_process_that_serves(
     assert server.process.returncode == 0
 
 
+@pytest.mark.parametrize('command', [
+    'gunicorn --preload', 'gunicorn with two workers'])
+def test_requests_deliver_side_by_side(tmp_path, provider, command):
+    """Also in the forks of a master that loaded the application."""
+    server = Server(tmp_path, command).configure(
+        config({'sendgrid': sendgrid_at(provider.url)}))
+    assert server.run('migrate').returncode == 0
+    provider.hold()
+    with server:
+        sending = [server.send_meanwhile(EMAIL) for _ in range(4)]
+        provider.wait_for(4)
+        provider.release()
+        for thread, replies in sending:
+            thread.join()
+            assert replies[0].json['status'] == 'accepted'
+
+
 def test_the_worker_can_be_off(tmp_path, provider):
     store_due_message(tmp_path)
     server = Server(tmp_path, STAMPMAN_WORKER='off').configure(

@@ -71,7 +71,7 @@ def test_a_deferred_message_is_delivered_when_it_is_due(world):
 
 def test_a_request_without_a_free_slot_leaves_it_to_the_worker(world):
     accept(world.provider)
-    world.gateway.deliver_at_most(1)
+    world.gateway.deliver_at_most(lambda: 1)
     world.provider.hold()
     first = threading.Thread(target=world.send)
     first.start()
@@ -123,6 +123,25 @@ def test_messages_that_wait_are_due_at_once_when_a_service_is_well(world):
     while worker.step():
         pass
     assert {world.state(one) for one in messages} == {State.accepted}
+
+
+def test_a_running_worker_makes_its_rounds_while_it_delivers(world):
+    """A delivery that hangs does not make it look dead."""
+    accept(world.provider)
+    world.gateway.deliver_at_most(lambda: 1)
+    world.provider.hold()
+    first = threading.Thread(target=world.send)
+    first.start()
+    world.provider.wait_for(1)
+    world.send()
+    worker = Worker(world.gateway, threads=1)
+    worker.start()
+    world.provider.wait_for(2)      # its only thread hangs
+    assert world.gateway.readiness()[1]['worker'] == 'ok'
+    worker.stop()
+    world.provider.release()
+    first.join()
+    assert worker.join(10)
 
 
 class BreaksTwice:
