@@ -216,15 +216,15 @@ class Gateway:
         now = self.clock.now()
         life = self.pools[domain].config.expires_after
         return self.store.change(
-            domain, message_id, RETRIED, State.queued, now=now,
+            domain, message_id, RETRIED, State.queued,
             reason='tried again by a person', next_attempt_at=now,
-            restarted_at=now, expires_at=now + life)
+            restart=True, expires_at=now + life)
 
     def cancel(self, domain: str, message_id: str) -> Message:
         """Withdraw a message that waits; raises Conflict if it does not."""
         return self.store.change(
             domain, message_id, CANCELLED, State.cancelled,
-            now=self.clock.now(), reason='cancelled by a person')
+            reason='cancelled by a person')
 
     def resolve(self, domain: str, message_id: str,
                 verdict: str) -> Message:
@@ -239,14 +239,14 @@ class Gateway:
             'accepted': (State.accepted, {'resolved': 'accepted'}),
             'not_sent': (State.failed, {'resolved': 'not_sent'}),
             'send_again': (State.queued, {
-                'next_attempt_at': now, 'restarted_at': now,
+                'next_attempt_at': now, 'restart': True,
                 'expires_at': now + life})}
         if verdict not in changes:
             raise InvalidFields(errors=[(
                 'verdict', f'must be one of: {", ".join(VERDICTS)}')])
         state, more = changes[verdict]
         return self.store.change(
-            domain, message_id, RESOLVED, state, now=now,
+            domain, message_id, RESOLVED, state,
             reason=f'a person said: {verdict}', **more)
 
     # -- health ------------------------------------------------------------

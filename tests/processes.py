@@ -73,9 +73,9 @@ class Server(GatewayServer):
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-    def until(self, true):
+    def until(self, true, patience=PATIENCE):
         """Wait until `true()`; refused connections count as not yet."""
-        give_up_at = time.monotonic() + PATIENCE
+        give_up_at = time.monotonic() + patience
         while time.monotonic() < give_up_at:
             try:
                 if true():
@@ -84,7 +84,7 @@ class Server(GatewayServer):
                 pass
             assert self.process.poll() is None, self.log
             time.sleep(0.02)
-        raise AssertionError(f'waited in vain; the log:\n{self.log}')
+        raise AssertionError(f'waited in vain; the log:\n{self.log[-3000:]}')
 
     def send_meanwhile(self, email):
         """Send in a thread; return it, and the list the reply comes to."""

@@ -89,5 +89,5 @@ def test_a_restarted_server_goes_on_by_itself(tmp_path, providers):
             return server.get('/example.com/messages/', ADMIN_KEY
                               ).json['messages'][0]['status']
 
-        server.until(lambda: story() == 'accepted')
+        server.until(lambda: story() == 'accepted', patience=90)
     assert [len(one.requests) for one in providers] == [1, 1]

@@ -128,8 +128,8 @@ def test_a_person_may_say_send_again(world):
     send(world, *pool, on_uncertain='hold')
     world.store.change(
         'example.com', ID, [State.uncertain], State.queued,
-        now=world.time.at, next_attempt_at=world.time.at,
-        restarted_at=world.time.at + 0.001)
+        next_attempt_at=world.time.at,
+        restart=True)
     world.time.pass_by(1)
     world.deliver(*pool)
     assert world.message.state is State.accepted
@@ -141,10 +141,10 @@ def test_after_not_sent_a_retry_is_no_duplicate(world):
     send(world, *pool, on_uncertain='hold')
     world.time.pass_by(1)
     world.store.change('example.com', ID, [State.uncertain], State.failed,
-                       now=world.time.at, resolved='not_sent')
+                       resolved='not_sent')
     world.store.change('example.com', ID, [State.failed], State.queued,
-                       now=world.time.at, next_attempt_at=world.time.at,
-                       restarted_at=world.time.at)
+                       next_attempt_at=world.time.at,
+                       restart=True)
     world.deliver(*pool)
     assert world.message.state is State.accepted
     assert not world.message.possible_duplicate
@@ -154,7 +154,7 @@ def test_a_settled_message_cannot_be_cancelled(world):
     send(world, *services('accepted'))
     with pytest.raises(Conflict):
         world.store.change('example.com', ID, [State.queued],
-                           State.cancelled, now=world.time.at)
+                           State.cancelled)
 
 
 def test_a_service_that_rests_may_still_carry_what_others_cannot(world):
@@ -172,8 +172,8 @@ def test_after_send_again_an_uncertain_attempt_still_forbids_failure(world):
     world.time.pass_by(1)
     world.store.change(
         'example.com', ID, [State.uncertain], State.queued,
-        now=world.time.at, next_attempt_at=world.time.at,
-        restarted_at=world.time.at)
+        next_attempt_at=world.time.at,
+        restart=True)
     world.deliver(*pool)
     assert world.message.state is State.uncertain
     assert world.message.next_attempt_at is None
@@ -185,3 +185,14 @@ def test_a_config_without_services_fails_nothing(world):
     world.time.pass_by(60)
     world.deliver()
     assert world.message.state is State.deferred
+
+
+def test_a_clock_set_back_does_not_undo_a_persons_retry(world):
+    pool = services('unsupported accepted')
+    send(world, *pool)
+    world.time.pass_by(-3600)
+    world.store.change(
+        'example.com', ID, [State.failed], State.queued,
+        next_attempt_at=world.time.at, restart=True)
+    world.deliver(*pool)
+    assert world.message.state is State.accepted

@@ -200,3 +200,25 @@ def test_a_broken_lease_gives_the_trial_back(world):
     world.dispatch.deliver(claim, stored, email, pool)
     assert not pool[0].calls
     assert world.health.permit(pool[0])
+
+
+def test_two_providers_that_took_it_are_a_duplicate(world):
+    """A person was wrong: the first one had taken it."""
+    claim, stored = world.submit(on_uncertain='hold')
+    slow = ScriptedService('s1', outcome('accepted'))
+
+    def sent_again_meanwhile():
+        slow.during = None
+        world.time.pass_by(60)
+        world.deliver(slow)
+        world.store.change('example.com', ID, [State.uncertain],
+                           State.failed, resolved='not_sent')
+        world.store.change('example.com', ID, [State.failed], State.queued,
+                           next_attempt_at=world.time.at, restart=True)
+        world.deliver(slow)
+        assert not world.message.possible_duplicate
+
+    slow.during = sent_again_meanwhile
+    world.dispatch.deliver(claim, stored, email, [slow])
+    assert world.message.state is State.accepted
+    assert world.message.possible_duplicate

@@ -272,7 +272,7 @@ def whole_way(store):
     store.begin(claim, attempt(), NOW + 60)
     [(claim, one)] = store.claim_due('worker', NOW + 61, NOW + 90, limit=5)
     store.finish(claim, State.uncertain, round=1)
-    store.change(POOL, one.id, [State.uncertain], State.deferred, now=NOW,
+    store.change(POOL, one.id, [State.uncertain], State.deferred,
                  resolved='not_sent', next_attempt_at=NOW + 99)
     store.hasten([POOL], NOW + 5)
     store.end(ended(begun, 'accepted'), one.id)

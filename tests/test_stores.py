@@ -39,7 +39,7 @@ EMAILS = {
 def test_what_is_added_is_read_back_the_same(store, fields):
     one = message(recipients=['A@example.org', 'b@example.org'],
                   possible_duplicate=True, reason='why not',
-                  round=3, crashes=2, restarted_at=NOW - 1)
+                  round=3, crashes=2, restarted_after=2)
     store.add(one, email(**fields))
     assert store.message(POOL, one.id) == one
     assert store.email(one.id) == email(**fields)
@@ -250,7 +250,7 @@ def test_a_possible_duplicate_stays_one(store):
     lambda store, one, claim: store.claim_due('other', NOW + 31, NOW + 99),
     lambda store, one, claim: store.finish(claim, State.failed, round=1),
     lambda store, one, claim: store.change(
-        POOL, one.id, [State.sending], State.cancelled, now=NOW)])
+        POOL, one.id, [State.sending], State.cancelled)])
 def test_without_the_claim_nothing_begins_and_nothing_is_finished(
         store, lose):
     one, claim = add_claimed(store)
@@ -336,7 +336,7 @@ def test_an_attempt_that_never_began_cannot_end(store):
 
 def test_a_proof_outranks_a_person_s_word(store):
     one = held(store, 'uncertain')
-    store.change(POOL, one.id, [State.uncertain], State.failed, now=NOW,
+    store.change(POOL, one.id, [State.uncertain], State.failed,
                  resolved='not_sent')
     begun = one.attempts[0]
     store.end(ended(begun, 'accepted', provider_message_id='p'), one.id)

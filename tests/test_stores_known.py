@@ -34,12 +34,12 @@ def test_a_person_moves_a_message(store):
     one = held(store, 'uncertain', 'deferred', 'uncertain')
     told = store.change(
         POOL, one.id, [State.failed, State.uncertain], State.queued,
-        now=NOW + 5, reason='again', resolved='not_sent',
-        next_attempt_at=NOW + 5, restarted_at=NOW + 5, expires_at=NOW + 99)
+        reason='again', resolved='not_sent',
+        next_attempt_at=NOW + 5, restart=True, expires_at=NOW + 99)
     assert told == store.message(POOL, one.id)
     assert (told.state, told.reason, told.next_attempt_at, told.expires_at,
-            told.restarted_at) == (
-        State.queued, 'again', NOW + 5, NOW + 99, NOW + 5)
+            told.restarted_after) == (
+        State.queued, 'again', NOW + 5, NOW + 99, 3)
     assert [one.resolved for one in told.attempts] == [
         'not_sent', None, 'not_sent']
     assert [(to.status, to.reason) for to in told.recipients] == [
@@ -52,13 +52,12 @@ def test_what_a_person_does_not_say_stays(store):
     [(claim, crashed)] = store.claim_due('rescuer', NOW + 61, NOW + 90)
     store.finish(claim, State.uncertain, round=1, next_attempt_at=NOW + 70)
     assert crashed.crashes == 1
-    told = store.change(POOL, one.id, [State.uncertain], State.uncertain,
-                        now=NOW)
-    assert (told.crashes, told.restarted_at, told.expires_at) == (
-        1, one.restarted_at, one.expires_at)
+    told = store.change(POOL, one.id, [State.uncertain], State.uncertain)
+    assert (told.crashes, told.restarted_after, told.expires_at) == (
+        1, one.restarted_after, one.expires_at)
     assert told.next_attempt_at is None and told.attempts[0].resolved is None
     told = store.change(POOL, one.id, [State.uncertain], State.queued,
-                        now=NOW, restarted_at=NOW, next_attempt_at=NOW)
+                        restart=True, next_attempt_at=NOW)
     assert told.crashes == 0
 
 
@@ -66,7 +65,7 @@ def test_a_word_once_said_on_an_attempt_stays(store):
     one = held(store, 'uncertain')
     for word in ('not_sent', 'accepted'):
         told = store.change(POOL, one.id, [State.uncertain], State.uncertain,
-                            now=NOW, resolved=word)
+                            resolved=word)
     assert told.attempts[0].resolved == 'not_sent'
 
 
@@ -74,8 +73,8 @@ def test_recipients_that_were_rejected_start_anew_with_the_message(store):
     one = held(store, 'rejected', state=State.rejected)
     assert one.recipients[0].status == 'rejected'
     told = store.change(
-        POOL, one.id, [State.rejected], State.queued, now=NOW,
-        next_attempt_at=NOW, restarted_at=NOW)
+        POOL, one.id, [State.rejected], State.queued,
+        next_attempt_at=NOW, restart=True)
     assert told.recipients[0].status == 'queued'
 
 
@@ -83,7 +82,7 @@ def test_a_message_in_another_state_conflicts_and_stays(store):
     one = add(store)
     with pytest.raises(Conflict, match='queued'):
         store.change(POOL, one.id, [State.failed, State.rejected],
-                     State.queued, now=NOW, resolved='accepted')
+                     State.queued, resolved='accepted')
     assert store.message(POOL, one.id) == one
 
 
@@ -93,7 +92,7 @@ def test_a_pool_changes_its_own_messages_alone(store, pool, known):
     one = add(store)
     with pytest.raises(NotFound):
         store.change(pool, one.id if known else new_id(NOW),
-                     [State.queued], State.cancelled, now=NOW)
+                     [State.queued], State.cancelled)
     assert store.message(POOL, one.id) == one
 
 

@@ -118,7 +118,8 @@ class Message(BaseModel):
     """One submission, as stored; its email lies apart.
 
     `round` counts the walks of the pool that are over. Policy looks at
-    attempts since `restarted_at`, the last time a person set it going.
+    attempts behind the first `restarted_after`, which had ended when a
+    person last set it going.
     """
 
     model_config = ConfigDict(frozen=True, extra='forbid')
@@ -131,7 +132,7 @@ class Message(BaseModel):
     on_uncertain: str
     round: int = 0
     next_attempt_at: float | None = None
-    restarted_at: float = 0.0
+    restarted_after: int = 0
     crashes: int = 0
     possible_duplicate: bool = False
     reason: str = ''
@@ -141,8 +142,7 @@ class Message(BaseModel):
     @property
     def recent(self) -> tuple[Attempt, ...]:
         """The attempts that policy looks at."""
-        return tuple(attempt for attempt in self.attempts
-                     if attempt.started_at >= self.restarted_at)
+        return self.attempts[self.restarted_after:]
 
     @property
     def accepted_by(self) -> Attempt | None:

@@ -85,8 +85,12 @@ END = update(attempts).where(
     ended_at=bindparam('at'), kind=bindparam('how'),
     outcome=bindparam('rest'), resolved=case(
         (bindparam('how') == Kind.accepted.value, None), else_=_A.resolved))
+_ACCEPTED_TWICE = select(func.count() > 1).where(
+    _A.message_id == _M.id, _A.kind == Kind.accepted.value).scalar_subquery()
 ACCEPTED = update(messages).where(_ID).values(
-    state=State.accepted.value, next_attempt_at=None, reason='', **_NO_LEASE)
+    state=State.accepted.value, next_attempt_at=None, reason='',
+    possible_duplicate=or_(_M.possible_duplicate, _ACCEPTED_TWICE),
+    **_NO_LEASE)
 ALL_ACCEPTED = update(recipients).where(
     _R.message_id == bindparam('of')).values(
     status=State.accepted.value, reason='',
@@ -110,8 +114,10 @@ CHANGE = update(messages).where(
     _M.state.in_(bindparam('expected', expanding=True))).values(
     state=bindparam('becomes'), reason=bindparam('why'),
     next_attempt_at=bindparam('next'),
-    restarted_at=func.coalesce(
-        bindparam('restarted', type_=Double), _M.restarted_at),
+    restarted_after=case(
+        (bindparam('restarts', type_=Boolean) == true(), select(
+            func.count()).where(_A.message_id == _M.id).scalar_subquery()),
+        else_=_M.restarted_after),
     expires_at=func.coalesce(
         bindparam('expires', type_=Double), _M.expires_at),
     crashes=case((bindparam('restarts', type_=Boolean) == true(), 0),

@@ -146,20 +146,20 @@ class AbstractStore(ABC):
 
     @abstractmethod
     def change(self, pool: str, message_id: str, expected: Iterable[State],
-               state: State, *, now: float, reason: str = '',
+               state: State, *, reason: str = '',
                resolved: str | None = None,
                next_attempt_at: float | None = None,
-               restarted_at: float | None = None,
+               restart: bool = False,
                expires_at: float | None = None) -> Message:
         """Apply a person's act: move a message from `expected` to `state`.
 
         What is None stays, but `next_attempt_at`, which is set as given.
         `resolved` is written on every uncertain attempt without one; a
-        `restarted_at` also sets `crashes` to 0. Recipients follow as in
-        `finish`; those that were `rejected` too where it is restarted.
-        Returns the message as it is then. Raises NotFound where
-        the pool has no such message, and Conflict where its state is
-        another one.
+        `restart` leaves all attempts so far behind (`restarted_after`) and
+        sets `crashes` to 0. Recipients follow as in `finish`; those that
+        were `rejected` too where it is restarted. Returns the message as it
+        is then. Raises NotFound where the pool has no such message, and
+        Conflict where its state is another one.
         """
 
     @abstractmethod

@@ -43,7 +43,7 @@ messages = Table(
     Column('on_uncertain', Text, nullable=False),
     Column('round', Integer, nullable=False),
     Column('next_attempt_at', Double),
-    Column('restarted_at', Double, nullable=False),
+    Column('restarted_after', Integer, nullable=False),
     Column('crashes', Integer, nullable=False),
     Column('possible_duplicate', Boolean, nullable=False),
     Column('reason', Text, nullable=False),

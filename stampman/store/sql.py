@@ -154,16 +154,15 @@ class SqlStore(AbstractStore):
                 'of': claim.message_id, 'becomes': state.value,
                 'why': reason})
 
-    def change(self, pool, message_id, expected, state, *, now, reason='',
-               resolved=None, next_attempt_at=None, restarted_at=None,
+    def change(self, pool, message_id, expected, state, *, reason='',
+               resolved=None, next_attempt_at=None, restart=False,
                expires_at=None):
         with self._database.write() as connection:
             changed = connection.execute(sql.CHANGE, {
                 'of': message_id, 'in_pool': pool,
                 'expected': [one.value for one in expected],
                 'becomes': state.value, 'why': reason,
-                'next': next_attempt_at, 'restarted': restarted_at,
-                'restarts': restarted_at is not None,
+                'next': next_attempt_at, 'restarts': restart,
                 'expires': expires_at}).rowcount
             message = _message(connection, pool, message_id)
             if not changed:
@@ -172,7 +171,7 @@ class SqlStore(AbstractStore):
                 connection.execute(
                     sql.RESOLVE, {'of': message_id, 'word': resolved})
             connection.execute(
-                sql.FOLLOW if restarted_at is None else sql.FOLLOW_ANEW,
+                sql.FOLLOW_ANEW if restart else sql.FOLLOW,
                 {'of': message_id, 'becomes': state.value, 'why': reason})
             return _message(connection, pool, message_id)
 

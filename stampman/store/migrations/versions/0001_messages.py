@@ -45,7 +45,7 @@ def _messages():
         'messages', _text('id'), _text('pool'), _text('state'),
         _time('created_at'), _time('expires_at'), _text('on_uncertain'),
         _number('round'), _time('next_attempt_at', nullable=True),
-        _time('restarted_at'), _number('crashes'),
+        _number('restarted_after'), _number('crashes'),
         sa.Column('possible_duplicate', sa.Boolean, nullable=False),
         _text('reason'), _text('leased_by', nullable=True),
         _time('lease_until', nullable=True), _number('fence'),
