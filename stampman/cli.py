@@ -140,8 +140,9 @@ def run(host, port):
     """Migrate the database, then serve until stopped.
 
     The web server is gunicorn, with one process for each of
-    $WEB_CONCURRENCY (default 1); each delivers messages that are due, unless
-    STAMPMAN_WORKER is "off".
+    $WEB_CONCURRENCY (default 1); each delivers messages that are due. With
+    STAMPMAN_WORKER "off" it does not: then another server on the same
+    database must.
     """
     gateway = _open_gateway()
     gateway.store.migrate()
