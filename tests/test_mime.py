@@ -1,6 +1,7 @@
 """An email as a message: read back by the standard library, it is the same."""
 
 import json
+import re
 from email import message_from_bytes, policy
 from pathlib import Path
 
@@ -115,6 +116,18 @@ def test_no_line_is_too_long_and_none_ends_wrong(case):
             line.strip().partition(b': ')[2]]
     assert not long
     assert not [line for line in header if len(line) > 76 and b'=?' in line]
+
+
+@pytest.mark.parametrize('text', [
+    'word ' * 300, 'x' * 20_000, '<p>' + 'Grüße aus München. ' * 20 + '</p>',
+    'ü' * 2000, 'a\rb\nc\r\nd ' * 200])
+def test_a_body_without_line_breaks_gets_none_that_is_bare(text):
+    message = rendered(an_email().model_copy(update={'content': text}))
+    assert b'\n' not in message.replace(b'\r\n', b'')
+    assert max(map(len, message.split(b'\r\n'))) <= 998
+    told = message_from_bytes(message, policy=policy.SMTP)
+    read = told.get_body(['plain']).get_content().replace('\r\n', '\n')
+    assert read.rstrip('\n') == re.sub('\r\n?', '\n', text)
 
 
 @given(subject=HEADER_TEXT, name=HEADER_TEXT, value=HEADER_TEXT,

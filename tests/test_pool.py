@@ -127,6 +127,26 @@ def test_no_service_is_begun_that_may_last_beyond_the_deadline():
     assert not second.calls
 
 
+def test_the_first_service_gets_the_time_there_is():
+    """A large email would never be sent in a request otherwise."""
+    time = Time()
+    large = ScriptedService('first', outcome('accepted'), timeout=60)
+    journal = MemoryJournal(message(), time)
+    until = time.clock.monotonic() + 25
+    result = PooledEmailService(
+        [large], journal, EveryoneIsWell(), time.clock).send_email(
+            email(), SendContext('m', '', until))
+    assert result.kind is Kind.accepted
+    assert large.calls[0].deadline == until
+
+
+def test_without_any_time_nothing_is_begun():
+    result, journal, _ = walk(
+        ScriptedService('first', outcome('accepted')), until=1.0)
+    assert result.code == UNFINISHED
+    assert not journal.entries
+
+
 def test_a_round_goes_on_behind_the_services_it_has_tried():
     first = ScriptedService('first', outcome('deferred'))
     second = ScriptedService('second', outcome('accepted'))

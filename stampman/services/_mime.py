@@ -165,7 +165,8 @@ def _text(text, subtype):
 
 
 def _encodings(raw):
-    yield 'quoted-printable', binascii.b2a_qp(raw, istext=True)
+    # Its soft line breaks are bare where the text has no line break.
+    yield 'quoted-printable', _crlf(binascii.b2a_qp(raw, istext=True))
     yield 'base64', _base64(raw)
 
 

@@ -301,7 +301,8 @@ class HttpEmailService(AbstractEmailService):
             return Outcome(kind=Kind.unsupported, reason=str(error))
         if too_large := over(
                 len(request.body), self.capabilities.max_request, 'bytes'):
-            return Outcome(kind=Kind.unsupported, reason=too_large)
+            return Outcome(kind=Kind.unsupported,
+                           reason=f'the whole email: {too_large}')
         answer = self.transport.call(request, context.deadline)
         if isinstance(answer, Fault):
             return self._of_fault(answer)

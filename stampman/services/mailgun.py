@@ -85,8 +85,9 @@ class MailgunEmailService(HttpEmailService):
         size = sum(len(f'{name}{value}'.encode())
                    for name, value in _options(email, context)
                    if name.startswith(OPTIONS))
-        return super().objection(email, context) or over(
-            size, MAX_OPTIONS, 'bytes of headers, metadata and tags')
+        too_large = over(size, MAX_OPTIONS, 'bytes')
+        return super().objection(email, context) or too_large and (
+            f'headers, metadata, tags, reply_to: {too_large}')
 
     def build(self, email, context):
         if email.recipients:

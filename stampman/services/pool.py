@@ -71,9 +71,9 @@ class PooledEmailService(AbstractEmailService):
     def send_email(self, email, context):
         """Walk the services until one accepts; return the best outcome.
 
-        `context.deadline` ends the walk: no service is begun that might not
-        be done by then, and the outcome has the code UNFINISHED. Raises
-        what the journal raises.
+        `context.deadline` ends the walk: behind the first no service is
+        begun that might not be done by then, and the outcome has the code
+        UNFINISHED. Raises what the journal raises.
         """
         outcomes, resting = [], []
         for service in self.services:
@@ -81,8 +81,9 @@ class PooledEmailService(AbstractEmailService):
                 break
             if self._is_done_with(service):
                 continue
-            seconds = service.seconds_for(email)
-            if self.clock.monotonic() + seconds > context.deadline:
+            left = context.deadline - self.clock.monotonic()
+            seconds = min(service.seconds_for(email), left)
+            if seconds <= 0 or outcomes and seconds == left:
                 return Outcome(kind=Kind.deferred, code=UNFINISHED,
                                reason='the rest of the pool comes next')
             permit = self.health.permit(service)

@@ -43,7 +43,7 @@ class SendgridEmailService(HttpEmailService):
     provider = 'sendgrid'
     Settings = Settings
     capabilities = Capabilities(
-        max_request=30_000_000, max_recipients=1000, max_tags=10,
+        max_request=29_999_999, max_recipients=1000, max_tags=10,
         max_tag_length=255, max_metadata=10_000, needs_to=True,
         needs_subject=True, needs_plain_types=True)
     # The words are `field: message`, one error after another.
@@ -160,7 +160,7 @@ def _present(fields):
 
 
 def _mailbox(address):
-    name = re.sub('[;,]', '', address.name)
+    name = re.sub('[;,]', '', address.name).strip()
     return _present({'email': address.email, 'name': name})
 
 
