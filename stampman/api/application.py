@@ -17,7 +17,7 @@ from flask_api.response import APIResponse
 from flask_api.settings import APISettings
 
 from stampman import logs
-from stampman.api import addresses, auth, pages, problems, sessions
+from stampman.api import addresses, auth, body, pages, problems, sessions
 from stampman.helpers.config import domain_name
 from stampman.helpers.exceptions import (
     BadRequest, NotFound, RequestError)
@@ -25,6 +25,7 @@ from stampman.helpers.exceptions import (
 log = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile('[ -~]{1,128}')
+_HOST = re.compile(r'[A-Za-z0-9.\-_~%:\[\]]*')
 JSON, HTML = 'application/json', 'text/html'
 # For programs only, whatever they accept.
 NO_PAGE = frozenset({'probes.healthz', 'probes.readyz', 'openapi.document'})
@@ -187,6 +188,8 @@ class Api(FlaskAPI):
         if request.environ.get('SERVER_PROTOCOL') == 'HTTP/1.1' \
                 and not request.headers.get('Host'):
             raise BadRequest('HTTP/1.1 needs a Host header.')
+        if not _HOST.fullmatch(request.headers.get('Host', '')):
+            raise BadRequest('The Host header is not that of one host.')
         if request.environ.get('PATH_INFO', '').startswith('//'):
             raise NotFound()    # Werkzeug takes it for one slash
         auth.refuse_keys_in_url()
@@ -199,6 +202,8 @@ class Api(FlaskAPI):
     def process_response(self, response):
         """Add what every answer carries, and log the request."""
         response = super().process_response(response)
+        if response.status_code >= 400:
+            body.drain()
         environ = request.environ
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)

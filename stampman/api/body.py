@@ -1,6 +1,8 @@
 """The body of a request, read whole and within the limit."""
 
 import io
+from contextlib import suppress
+from urllib.parse import unquote_to_bytes
 
 from flask import current_app, request
 from werkzeug.datastructures import MultiDict
@@ -13,9 +15,10 @@ from stampman.helpers.exceptions import (
 
 FORMS = ('application/x-www-form-urlencoded', 'multipart/form-data')
 MAX_PARTS = 200         # of a form
-# Bytes over the limit that are read and thrown away: who still sends when
-# the connection is closed does not see the answer.
+# Bytes over the limit of a refused body that are read and thrown away: who
+# still sends when the connection is closed does not see the answer.
 MAX_DISCARDED = 16_000_000
+PATIENCE = 15.0         # seconds for which nothing may come of a body
 
 
 def is_empty() -> bool:
@@ -54,6 +57,11 @@ def read_form() -> tuple[MultiDict, MultiDict]:
     Raises UnsupportedMediaType, TooLarge or BadRequest.
     """
     raw = _read()
+    try:
+        unquote_to_bytes(raw).decode()
+    except UnicodeDecodeError:
+        if request.mimetype == FORMS[0]:
+            raise BadRequest('The form is not UTF-8.') from None
     parser = FormDataParser(max_form_memory_size=len(raw) + 1,
                             max_form_parts=MAX_PARTS, silent=False)
     try:
@@ -80,12 +88,9 @@ def _read():
     if length is None and not request.environ.get('wsgi.input_terminated'):
         return b''
     if length is not None and length > limit:
-        if length <= limit + MAX_DISCARDED and not _asks_first():
-            _discard(length)
         raise _too_large(limit)
     body = b''.join(_chunks(limit + 1 if length is None else length))
     if len(body) > limit:
-        _discard(MAX_DISCARDED)
         raise _too_large(limit)
     if length is not None and len(body) < length:
         raise _cut_short()
@@ -100,12 +105,24 @@ def _asks_first():
 def _chunks(size):
     """Read from the connection until `size` bytes or the end."""
     stream = request.environ['wsgi.input']
+    if connection := request.environ.get('gunicorn.socket'):
+        connection.settimeout(PATIENCE)
     try:
         while size and (chunk := stream.read(min(size, 1 << 16))):
             yield chunk
             size -= len(chunk)
     except OSError:     # gunicorn's own errors of a body are OSErrors too
+        request.environ['stampman.cut_short'] = True
         raise _cut_short() from None
+
+
+def drain() -> None:
+    """Read away what a refused request still brings, within reason."""
+    if not is_empty() and not _asks_first() \
+            and 'stampman.cut_short' not in request.environ:
+        with suppress(BadRequest):
+            _discard(current_app.gateway.config.limits.body_bytes
+                     + MAX_DISCARDED)
 
 
 def _discard(size):

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stampman.api import answers, auth, body, sessions
 from stampman.api.addresses import url
+from stampman.api.sending import refuse_headers_not_yet
 from stampman.helpers import syntax
 from stampman.helpers.delivery import State
 from stampman.helpers.exceptions import InvalidFields, NotFound
@@ -117,6 +118,7 @@ def _act(domain, model=Nothing):
     A program sends JSON, or no body where nothing needs to be said; a
     browser a form that carries the token of an admin's session.
     """
+    refuse_headers_not_yet()
     if body.is_form() and (admin := sessions.signed_in()):
         fields, _ = body.read_form()
         sessions.check_token(fields)

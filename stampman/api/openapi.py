@@ -25,6 +25,28 @@ class AdminKey(BaseModel):
     admin_api_key: str
 
 
+class AnyKey(BaseModel):
+    """A key in the JSON, where none stands in a header."""
+
+    pool_api_key: str | None = None
+    admin_api_key: str | None = None
+
+
+class Verdict(AnyKey, Resolution):
+    """A person's word on an uncertain message, and perhaps a key."""
+
+
+class Refused(Problem):
+    """Fields are wrong; or, with an `id`, the message is stored and was
+    refused for good (`code` is `rejected`) or cannot be carried (`failed`).
+    """
+
+    id: str | None = None
+    url: str | None = None
+    recipients: list[answers.RecipientAnswer] | None = None
+    services_fail: dict[str, str] | None = None
+
+
 class Operation(NamedTuple):
     """One route: what it takes, what it answers, whose key it needs."""
 
@@ -33,6 +55,7 @@ class Operation(NamedTuple):
     body: type[BaseModel] | None = None
     needs_key: bool = True
     parameters: tuple[dict, ...] = ()
+    needs_body: bool = True
 
 
 def _parameter(name, description, **schema):
@@ -50,34 +73,34 @@ _FILTERS = (
     _parameter('limit', 'how many', type='integer', minimum=1,
                maximum=MAX_LIMIT, default=LIMIT),
     _parameter('after', 'the last id of the page before', type='string'))
-_ACT = Operation({200: answers.Timeline}, (400, 401, 403, 404, 409, 413,
-                                           415, 422, 503))
+_ACT = Operation({200: answers.Timeline}, (
+    400, 401, 403, 404, 409, 413, 415, 422, 503), AnyKey, needs_body=False)
 OPERATIONS = {
     'pools.index': Operation(
-        {200: answers.PoolsAnswer}, (401, 503), needs_key=False),
+        {200: answers.PoolsAnswer}, (400, 401, 503), needs_key=False),
     'pools.index_by_key': Operation(
         {200: answers.PoolsAnswer}, (400, 401, 403, 413, 415, 422, 503),
         AdminKey, needs_key=False),
     'pools.pool': Operation(
-        {200: answers.PoolAnswer}, (401, 403, 404, 503), needs_key=False),
+        {200: answers.PoolAnswer}, (400, 401, 403, 404, 503), needs_key=False),
     'pools.pool_by_key': Operation(
         {200: answers.PoolAnswer},
         (400, 401, 403, 404, 413, 415, 422, 503), AdminKey, needs_key=False),
-    'sending.form': Operation({200: None}, (404,), needs_key=False),
+    'sending.form': Operation({200: None}, (400, 404), needs_key=False),
     'sending.send': Operation(
         {200: answers.Sent, 202: answers.Sent},
         (400, 401, 403, 404, 413, 415, 422, 429, 503), Submission),
     'messages.index': Operation(
-        {200: answers.Page}, (401, 403, 404, 422, 503),
+        {200: answers.Page}, (400, 401, 403, 404, 422, 503),
         parameters=_FILTERS),
     'messages.message': Operation(
-        {200: answers.Timeline}, (401, 403, 404, 503)),
+        {200: answers.Timeline}, (400, 401, 403, 404, 503)),
     'messages.retry': _ACT,
     'messages.cancel': _ACT,
-    'messages.resolve': _ACT._replace(body=Resolution),
-    'probes.healthz': Operation({200: None}, needs_key=False),
-    'probes.readyz': Operation({200: None}, (503,), needs_key=False),
-    'openapi.document': Operation({200: None}, needs_key=False),
+    'messages.resolve': _ACT._replace(body=Verdict, needs_body=True),
+    'probes.healthz': Operation({200: None}, (400,), needs_key=False),
+    'probes.readyz': Operation({200: None}, (400, 503), needs_key=False),
+    'openapi.document': Operation({200: None}, (400,), needs_key=False),
 }
 
 
@@ -126,15 +149,18 @@ def _operation(view, rule, operation):
         'responses': {
             **{str(status): _response(model, 'application/json')
                for status, model in operation.answers.items()},
-            **{str(status): _response(Problem, 'application/problem+json')
+            **{str(status): _response(
+                Refused if status == 422 and operation.body is Submission
+                else Problem, 'application/problem+json')
                for status in operation.problems}}}
     if text:
         found['description'] = text
     if operation.needs_key:
         found['security'] = [{'bearer': []}, {'basic': []}, {}]
     if operation.body:
-        found['requestBody'] = {'required': True, 'content': {
-            'application/json': {'schema': _reference(operation.body)}}}
+        schema = {'schema': _reference(operation.body)}
+        found['requestBody'] = {'required': operation.needs_body,
+                                'content': {'application/json': schema}}
     return found
 
 
@@ -150,7 +176,7 @@ def _reference(model):
 
 
 def _schemas():
-    models = {Problem}
+    models = {Problem, Refused}
     for operation in OPERATIONS.values():
         models |= {operation.body, *operation.answers.values()} - {None}
     # As validated: what has a default may be left out, also in answers.
@@ -158,9 +184,20 @@ def _schemas():
         [(model, 'validation')
          for model in sorted(models, key=lambda model: model.__name__)],
         ref_template='#/components/schemas/{model}')
-    schemas = schema['$defs']
+    schemas = _without_null_defaults(schema['$defs'])
     schemas['Submission'] = _as_posted(schemas['Submission'])
     return schemas
+
+
+def _without_null_defaults(schema):
+    """What is None inside is left out outside: null is never posted."""
+    if isinstance(schema, list):
+        return [_without_null_defaults(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {key: _without_null_defaults(value)
+            for key, value in schema.items()
+            if not (key == 'default' and value is None)}
 
 
 def _as_posted(schema):

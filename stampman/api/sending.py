@@ -72,16 +72,21 @@ def form(domain):
 def send(domain):
     """Send one email through this pool."""
     data = _form(domain) if body.is_form() else _json(domain)
-    for name in HEADERS_NOT_YET:
-        if name in request.headers:
-            raise BadRequest(
-                f'The header {name} does not work yet: leave it out.',
-                errors=[(name, 'does not work yet: leave it out')])
+    refuse_headers_not_yet()
     gateway = current_app.gateway
     submission = mail.submission(data, gateway.config.limits)
     message = gateway.send(domain, submission,
                            request.environ['stampman.arrived'])
     return _answer(message)
+
+
+def refuse_headers_not_yet():
+    """Raise BadRequest for a header that would be ignored."""
+    for name in HEADERS_NOT_YET:
+        if name in request.headers:
+            raise BadRequest(
+                f'The header {name} does not work yet: leave it out.',
+                errors=[(name, 'does not work yet: leave it out')])
 
 
 def _answer(message):
@@ -141,6 +146,12 @@ def _as_json(data, files):
     """Return a form's fields as a program would have posted them."""
     fields = {name: _several(value) if name in _LISTS else value
               for name, value in data.items() if value.strip()}
+    wrong = [name for name, file in files.items(multi=True)
+             if name != 'attachments' or not file.filename and file.read(1)]
+    if wrong or 'attachments' in fields:
+        raise InvalidFields(errors=[
+            (name, 'files are taken in "attachments" alone, each with its '
+                   'file name') for name in wrong or ['attachments']])
     attachments = [
         {'filename': file.filename,
          'content': base64.b64encode(file.read()).decode(),

@@ -34,8 +34,8 @@ def parse(raw: bytes) -> dict[str, Any]:
                            parse_int=_integer, parse_float=_float)
     except json.JSONDecodeError as error:
         raise BadRequest(
-            f'The body is not JSON: {error.msg} at line {error.lineno}, '
-            f'column {error.colno}.') from None
+            f'The body is not JSON: {error.msg.removesuffix(" at")} at line '
+            f'{error.lineno}, column {error.colno}.') from None
     if not isinstance(value, dict):
         raise BadRequest('The body must be a JSON object, not '
                          f'{_KINDS[type(value)]}.')

@@ -42,10 +42,14 @@ _BODY_CONTROL = re.compile('[\x00\ud800-\udfff]')
 _ENCODED_WORDS = (
     re.compile(r'=\?([^?]*)\?([bBqQ])\?(.*?)\?=', re.DOTALL),
     re.compile(r'=\?(?=([^?]*)\?([bBqQ])\?([^?]*)\?=)'))
-# Python knows these as text encodings; no mail program does, and a long
-# text costs them minutes.
-_NO_CHARSETS = frozenset({
-    'idna', 'punycode', 'raw_unicode_escape', 'unicode_escape', 'undefined'})
+# In these every byte of ASCII is itself, so that no reader can find another
+# character in it. Not so in UTF-16, whose order of bytes readers guess.
+_CHARSETS = frozenset({
+    'ascii', 'utf-8', 'iso8859-1', 'koi8-r', 'koi8-u', 'euc_jp', 'euc_kr',
+    *(f'iso8859-{part}' for part in range(2, 17) if part != 12),
+    *(f'cp125{page}' for page in range(9))})
+_BASE64 = re.compile(rb'[A-Za-z0-9+/]*={0,2}')
+_CONTROL_BYTE = re.compile(b'[\x00-\x1f\x7f]')
 _Q_BYTE = re.compile(rb'=([0-9A-Fa-f]{2})')
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,126}")
 _TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
@@ -90,12 +94,14 @@ def _decoded_word(charset, encoding, content):
         if encoding in 'qQ':
             raw = _Q_BYTE.sub(lambda found: bytes.fromhex(found[1].decode()),
                               raw.replace(b'_', b' '))
-        else:
+        elif _BASE64.fullmatch(raw):    # readers go on behind inner padding
             raw = base64.b64decode(raw + b'=' * (-len(raw) % 4))
+        else:
+            raise ValueError
         name = codecs.lookup(charset.partition('*')[0]).name
-        if name in _NO_CHARSETS:
+        if name not in _CHARSETS:
             raise LookupError
-        return raw.decode(name)
+        return _CONTROL_BYTE.sub(b'\n', raw).decode(name)
     except (LookupError, ValueError, binascii.Error):
         raise ValueError('must not contain an encoded word (RFC 2047) that '
                          'cannot be decoded') from None
