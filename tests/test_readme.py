@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 import urllib.request
@@ -15,6 +16,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 README = (ROOT / 'README.md').read_text()
 BLOCKS = re.findall(r'^```sh\n(.*?)^```$', README, re.DOTALL | re.MULTILINE)
+with socket.create_server(('127.0.0.1', 0)) as free:
+    PORT = free.getsockname()[1]
 PATIENCE = 300.0    # seconds; `make run` installs everything first
 
 
@@ -40,15 +43,18 @@ def clone(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def served(clone):
-    """`make run`, as in the README, on the README's port."""
+    """`make run`, as in the README, but on a port that is free."""
+    assert 'http://127.0.0.1:8000/' in README
     with open(clone / 'make.log', 'wb') as log:
         process = subprocess.Popen(
             ['bash', '-c', block('make run')], cwd=clone, stdout=log,
-            stderr=log, start_new_session=True, env=plain_environment())
+            stderr=log, start_new_session=True,
+            env={**plain_environment(), 'PORT': str(PORT)})
     give_up_at = time.monotonic() + PATIENCE
     while True:
         try:
-            urllib.request.urlopen('http://127.0.0.1:8000/healthz').close()
+            urllib.request.urlopen(
+                f'http://127.0.0.1:{PORT}/healthz').close()
             break
         except OSError:
             told = (clone / 'make.log').read_text()
@@ -68,7 +74,7 @@ def plain_environment():
 
 def paste(folder, commands):
     result = subprocess.run(
-        ['bash', '-euc', commands], cwd=folder, env=plain_environment(),
+        ['bash', '-euc', commands.replace(':8000/', f':{PORT}/')], cwd=folder, env=plain_environment(),
         capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return result.stdout
