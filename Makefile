@@ -10,7 +10,7 @@ OLD_ENOUGH = import sys; assert sys.version_info >= (3, 11); \
 	print(sys.executable)
 
 run: .venv
-	@test -f .env || .venv/bin/stampman init
+	@.venv/bin/stampman init
 	@.venv/bin/stampman run
 
 # All but the long tests: some minutes.
@@ -29,7 +29,7 @@ check: .venv-test
 # a fresh .venv, and nothing else does. Python is looked for from /, so that
 # a .python-version here, meant for Heroku, does not hide the one there is.
 .venv:
-	@want=$$({ pwd; cat setup.py requirements.txt; } | cksum); \
+	@want=$$({ pwd; echo '$(PYTHON)'; cat setup.py requirements.txt; } | cksum); \
 	test "$$want" = "$$(cat .venv/installed 2>/dev/null)" && exit 0; \
 	for name in $(or $(PYTHON),$(CANDIDATES)); do \
 		python=$$(cd / && $$name -c '$(OLD_ENOUGH)' 2>/dev/null) \

@@ -4,7 +4,9 @@ Exit codes: 0 done; 1 it could not be done, and the text says what to do;
 2 the words of the command are wrong; `send` also 3: stored, not sent yet.
 """
 
+import io
 import os
+import re
 import secrets
 import shlex
 import signal
@@ -66,23 +68,33 @@ def init():
     """
     config = Path(os.environ.get('STAMPMAN_CONFIG') or 'config.json')
     path = config.absolute().parent / '.env'
-    there = dotenv.dotenv_values(path)
-    made = {name: secrets.token_urlsafe(size) for name, size in KEYS.items()
-            if not there.get(name)}
-    if not made:
-        click.echo(f'{path} has all its keys.')
-        return
     try:
-        with open(path, 'a+', opener=_private) as file:
-            file.seek(0)
-            ended = file.read()[-1:] in ('', '\n')
-            file.write('' if ended else '\n')
-            file.write(''.join(f'{name}={key}\n'
-                               for name, key in made.items()))
+        there = path.read_text('utf-8') if path.exists() else ''
+        known = dotenv.dotenv_values(stream=io.StringIO(there))
+        made = {name: secrets.token_urlsafe(size)
+                for name, size in KEYS.items() if not known.get(name)}
+        if not made:
+            click.echo(f'{path} has all its keys.')
+            return
+        with open(path, 'w', opener=_private) as file:
+            file.write(_with_keys(there, made))
+    except UnicodeDecodeError:
+        raise click.ClickException(f'{path} is not UTF-8') from None
     except OSError as error:
         raise click.ClickException(
             f'{path} cannot be written: {error.strerror}') from None
     click.echo(f'{path} has fresh keys: {", ".join(made)}.')
+
+
+def _with_keys(text, made):
+    """Return `.env` with the keys that were made; lines that name them
+    without a value go."""
+    empty = re.compile(r'\s*(export\s+)?(%s)\s*=\s*(""|\'\')?\s*'
+                       % '|'.join(made))
+    lines = [line for line in text.splitlines()
+             if not empty.fullmatch(line)]
+    lines += [f'{name}={key}' for name, key in made.items()]
+    return '\n'.join(lines) + '\n'
 
 
 def _private(path, flags):
@@ -132,8 +144,8 @@ def _probe(gateway):
 
 
 @main.command()
-@click.option('--host', help='The address to listen on. Default: all where '
-              '$PORT is set, else 127.0.0.1.')
+@click.option('--host', help='The address to listen on. Default: 127.0.0.1, '
+              'on a dyno all.')
 @click.option('--port', type=click.IntRange(1, 65535),
               help='The port to listen on. Default: $PORT, else 8000.')
 def run(host, port):
@@ -148,9 +160,11 @@ def run(host, port):
     gateway.store.migrate()
     gateway.store.close()
     found = gateway.environment
-    host = host or ('0.0.0.0' if 'PORT' in os.environ else '127.0.0.1')
+    from stampman.serving import HOST
+    host = host or HOST
     port = port or found.port
-    _tell_where(gateway, f'http://127.0.0.1:{port}')
+    shown = '127.0.0.1' if host == '0.0.0.0' else host
+    _tell_where(gateway, f'http://{shown}:{port}')
     sys.stdout.flush()
     os.execv(sys.executable, [
         sys.executable, '-m', 'gunicorn', '--config',
@@ -167,10 +181,20 @@ def _tell_where(gateway, url):
         click.echo(f'  database  {found.database_url}')
     pool = next(iter(gateway.pools.values()))
     dotfile = found.config_path.parent / '.env'
-    if dotenv.dotenv_values(dotfile).get('STAMPMAN_POOL_KEY') is None:
-        return
-    click.echo(f'  keys      {dotfile}\n\nSend a first mail:\n')
-    click.echo(first_mail(url, pool.domain, dotfile) + '\n')
+    keys = _plain_lines(dotfile, 'STAMPMAN_POOL_KEY')
+    if len(keys) == 1 and keys[0] in pool.config.keys:
+        click.echo(f'  keys      {dotfile}\n\nSend a first mail:\n')
+        click.echo(first_mail(url, pool.domain, dotfile) + '\n')
+
+
+def _plain_lines(dotfile, name):
+    """Return what the command of `first_mail` will find."""
+    try:
+        lines = dotfile.read_text('utf-8').splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+    return [line.partition('=')[2] for line in lines
+            if line.startswith(f'{name}=')]
 
 
 def first_mail(url, domain, dotfile):
@@ -189,15 +213,13 @@ def first_mail(url, domain, dotfile):
 def reload():
     """Check the config, and if it is valid make the server read it."""
     found = _open_gateway().environment
-    from stampman.serving import pidfile_of
-    path = pidfile_of(found)
-    try:
-        pid = int(path.read_text())
-        os.kill(pid, signal.SIGHUP)
-    except (OSError, ValueError) as error:
+    from stampman.serving import pidfile_of, running
+    pid = running(found)
+    if pid is None:
         raise click.ClickException(
-            f'no server is running by {path}: {error}. The config is valid; '
-            'start the server with "stampman run".') from None
+            f'The config is valid, but no server is running by '
+            f'{pidfile_of(found)}. Start one with "stampman run".')
+    os.kill(pid, signal.SIGHUP)
     click.echo(f'The config is valid; the server {pid} reads it.')
 
 
@@ -231,6 +253,8 @@ def send(sender, recipients, subject, text, html, domain):
         pool.domain, parsed, gateway.clock.monotonic())
     click.echo(f'{message.id}: {message.state}')
     for attempt in message.attempts:
+        for name in attempt.outcome.passed_over if attempt.outcome else ():
+            click.echo(f'  {name}: rested')
         click.echo(f'  {attempt.service}: {_told(attempt.outcome)}')
     if message.state is not State.accepted and message.reason:
         click.echo(mask_addresses(f'  {message.reason}'), err=True)

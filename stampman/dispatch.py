@@ -52,6 +52,8 @@ class StoreJournal:
             provider=service.provider, round=self.message.round,
             started_at=now)
         again = any(one.is_uncertain for one in self.message.attempts)
+        if again:
+            log.warning('it may be sent twice: an attempt is uncertain')
         self.claim = self._store.begin(
             self.claim, attempt, now + seconds + GRACE, again)
         self._update(attempts=(*self.message.attempts, attempt),

@@ -58,13 +58,14 @@ def open_gateway(**log_settings) -> Gateway:
         if serving.last_good is None:
             raise
         environment, config = serving.last_good
-        problem = f'the last good config is served: {error}'
+        problem = str(error)
     gateway = Gateway(config, environment, surroundings(),
-                      config_problem=problem)
+                      config_problem=problem and (
+                          'broken: the last good one is served'))
     logs.setup(sys.stderr, gateway.secrets(), **log_settings)
     logs.log_uncaught()
     if problem:
-        log.error(problem)
+        log.error('the last good config is served: %s', problem)
     return gateway
 
 

@@ -5,6 +5,7 @@ serves many at a time. gunicorn below 26: later ones let one client that
 lingers stall the whole process for 2 s.
 """
 
+import fcntl
 import logging
 import os
 
@@ -18,9 +19,47 @@ log = logging.getLogger(__name__)
 last_good = None    # (Environment, Config): inherited by each worker's fork
 
 
+_lock = None        # the pid file, locked for as long as this server lives
+
+
 def pidfile_of(environment):
     """Return where a server keeps its process id: beside its config."""
     return environment.config_path.with_suffix('.pid')
+
+
+def running(environment) -> int | None:
+    """Return the process id of the server that serves by this config.
+
+    The number in the file proves nothing, its lock does: a process that is
+    killed leaves the one, never the other.
+    """
+    try:
+        with open(pidfile_of(environment)) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return None
+            except BlockingIOError:
+                return int(file.read())
+    except (OSError, ValueError):
+        return None
+
+
+def _write_pid(environment):
+    """Let `stampman reload` find us, if there is nobody else to find."""
+    global _lock
+    path = pidfile_of(environment)
+    try:
+        _lock = open(path, 'a')
+        fcntl.flock(_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock.truncate(0)
+        _lock.write(str(os.getpid()))
+        _lock.flush()
+    except BlockingIOError:
+        log.warning('another server serves by this config already: '
+                    '"stampman reload" reaches that one')
+    except OSError as error:
+        log.warning('"stampman reload" will not find this server: %s: %s',
+                    path, error.strerror)
 
 
 def _remember_good():
@@ -39,15 +78,10 @@ def _environment():
         return None
 
 
-def _pidfile():
-    """Where `stampman reload` finds us, if that place can be written."""
-    path = _found and pidfile_of(_found)
-    return str(path) if path and os.access(path.parent, os.W_OK) else None
-
-
 _found = _environment()
-bind = ('0.0.0.0' if 'PORT' in os.environ else '127.0.0.1') + \
-    f':{_found.port if _found else 8000}'
+# A dyno's router comes from outside; else a proxy on this machine does.
+HOST = '0.0.0.0' if _found and _found.dyno else '127.0.0.1'
+bind = f'{HOST}:{_found.port if _found else 8000}'
 workers = _found.processes if _found else 1
 worker_class = 'gthread'
 threads = 32
@@ -56,13 +90,12 @@ graceful_timeout = 25   # seconds for requests in flight when it stops
 logger_class = logs.gunicorn_logger()
 control_socket_disable = True
 keepalive = 5           # seconds
-pidfile = _pidfile()
 
 
 def on_starting(server):
     """Check the config before any process is started."""
     try:
-        _remember_good()
+        _write_pid(_remember_good())
     except ConfigError as error:
         log.critical(str(error))
         raise SystemExit(1) from None

@@ -80,6 +80,24 @@ def test_init_keeps_the_keys_that_are_there(folder):
     assert len(lines) == 3
 
 
+def test_init_fills_in_the_keys_of_the_example(folder):
+    (folder.path / '.env').write_text(
+        'STAMPMAN_POOL_KEY=\nexport STAMPMAN_ADMIN_KEY=""\nPORT=8001\n')
+    assert folder.run('init').returncode == 0
+    text = (folder.path / '.env').read_text()
+    assert text.startswith('PORT=8001\nSTAMPMAN_POOL_KEY=')
+    assert text.count('STAMPMAN_POOL_KEY') == 1
+    assert text.count('STAMPMAN_ADMIN_KEY') == 1
+    assert folder.run('check').returncode == 0
+
+
+def test_init_says_what_it_cannot_read(folder):
+    (folder.path / '.env').write_bytes(b'PORT=\xff\n')
+    result = folder.run('init')
+    assert result.returncode == 1
+    assert 'not UTF-8' in result.stderr
+
+
 def test_check_says_that_a_config_is_valid(ready):
     result = ready.run('check')
     assert result.returncode == 0, result.stderr
@@ -206,6 +224,15 @@ def test_reload_says_that_no_server_is_running(ready):
     result = ready.run('reload')
     assert result.returncode == 1
     assert 'no server is running' in result.stderr
+
+
+def test_reload_signals_nobody_by_a_number_that_was_left_behind(ready):
+    with subprocess.Popen(['sleep', '60']) as stranger:
+        (ready.path / 'config.pid').write_text(str(stranger.pid))
+        result = ready.run('reload')
+        assert result.returncode == 1
+        assert stranger.poll() is None
+        stranger.kill()
 
 
 @pytest.mark.parametrize('command', [

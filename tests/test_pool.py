@@ -105,6 +105,15 @@ def test_a_resting_service_is_passed_over_without_an_attempt():
     assert [one.service for one in journal.message.attempts] == ['second']
 
 
+def test_an_attempt_tells_who_was_passed_over():
+    _, journal, _ = walk(
+        ScriptedService('first', outcome('accepted')),
+        ScriptedService('second', outcome('deferred')),
+        ScriptedService('third', outcome('accepted')), resting=('first',))
+    assert [one.outcome.passed_over for one in journal.message.attempts] == [
+        ('first',), ('first',)]
+
+
 def test_the_walk_says_that_all_services_rest():
     result, journal, _ = walk(
         ScriptedService('a', outcome('accepted')),

@@ -74,7 +74,8 @@ def plain_environment():
 
 def paste(folder, commands):
     result = subprocess.run(
-        ['bash', '-euc', commands.replace(':8000/', f':{PORT}/')], cwd=folder, env=plain_environment(),
+        ['bash', '-euc', commands.replace(':8000/', f':{PORT}/')],
+        cwd=folder, env=plain_environment(),
         capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return result.stdout

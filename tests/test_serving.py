@@ -112,6 +112,14 @@ def test_reload_makes_the_server_read_a_valid_config(tmp_path):
         server.until(lambda: server.get('/third.example/').status == 200)
 
 
+def test_a_pid_file_that_was_left_behind_stops_nobody(tmp_path):
+    (tmp_path / 'config.pid').write_text(str(os.getpid()))
+    with Server(tmp_path).configure(config()) as server:
+        assert (tmp_path / 'config.pid').read_text() == str(
+            server.process.pid)
+        assert server.run('reload').returncode == 0
+
+
 def test_a_broken_config_changes_nothing(tmp_path):
     with Server(tmp_path).configure(config()) as server:
         server.configure('{"pools": [')

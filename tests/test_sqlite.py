@@ -380,3 +380,16 @@ def test_a_full_disk_takes_nothing_and_loses_nothing(fresh):
     store = fresh()
     assert sum(store.waiting().values()) == len(added)
     add(store)
+
+
+def test_a_file_that_is_replaced_is_seen_before_the_next_write(fresh, file):
+    one = fresh()
+    one.add(message(), email())
+    for part in file.parent.glob('messages.db*'):
+        part.rename(file.parent / f'old-{part.name}')
+    with pytest.raises(StoreUnavailable):
+        one.add(message(), email())
+    other = fresh()
+    other.migrate()
+    one.add(message(), email())
+    assert len(other.page(POOL)[0]) == 1

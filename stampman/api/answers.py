@@ -50,7 +50,7 @@ class Sent(Answer):
     service_used: str | None = Field(
         None, description='the service whose provider took it')
     services_fail: dict[str, str] = Field(
-        description='why each service that was tried did not take it')
+        description='why each service before it did not take it')
     possible_duplicate: bool = Field(
         description='whether more than one provider may have taken it')
     reason: str | None = None
@@ -73,6 +73,8 @@ class AttemptAnswer(Answer):
     reason: str | None = None
     code: str | None = Field(None, description="the provider's own word")
     http_status: int | None = None
+    passed_over: list[str] | None = Field(
+        None, description='the services before it that rested')
     provider_message_id: str | None = None
     retry_after: float | None = Field(None, description='seconds')
     resolved: str | None = Field(
@@ -186,9 +188,11 @@ def _standing(message):
             reason=one.reason) for one in message.recipients],
         'service_used': used,
         'services_fail': {
-            one.service: one.outcome.reason or str(one.outcome.kind)
-            for one in message.attempts
-            if one.outcome and one.service != used},
+            **{name: 'it rested' for one in message.attempts if one.outcome
+               for name in one.outcome.passed_over if name != used},
+            **{one.service: one.outcome.reason or str(one.outcome.kind)
+               for one in message.attempts
+               if one.outcome and one.service != used}},
         'possible_duplicate': message.possible_duplicate,
         'reason': message.reason or None,
         'next_attempt_at': rfc3339(message.next_attempt_at),
@@ -205,6 +209,7 @@ def _attempt(attempt: Attempt):
             'outcome': outcome.kind, 'reason': outcome.reason or None,
             'code': outcome.code or None,
             'http_status': outcome.http_status,
+            'passed_over': list(outcome.passed_over) or None,
             'provider_message_id': outcome.provider_message_id,
             'retry_after': outcome.retry_after}))
 

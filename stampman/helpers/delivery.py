@@ -60,6 +60,7 @@ class Outcome(BaseModel):
     asks for a person's eye. `throttled` says a deferral is about our pace,
     `domain_only` that a refusal is about the sender's domain: neither then
     speaks of the account's health. `simulated`: no mail really goes out.
+    `passed_over` are the services before it that rested.
     """
 
     model_config = ConfigDict(frozen=True, extra='forbid')
@@ -74,6 +75,7 @@ class Outcome(BaseModel):
     domain_only: bool = False
     alert: bool = False
     simulated: bool = False
+    passed_over: tuple[str, ...] = ()
 
 
 class Attempt(BaseModel):

@@ -77,7 +77,8 @@ def read(environ: Mapping[str, str]) -> Environment:
     if found.dyno and found.database_url.startswith('sqlite'):
         errors.append(FieldError(
             'DATABASE_URL', 'SQLite would lose every message here: the disk '
-            'of a dyno is thrown away. Add a PostgreSQL add-on.'))
+            'of a dyno is thrown away. Heroku needs PostgreSQL, which this '
+            'version does not speak yet.'))
     if errors:
         raise ConfigError('the environment is not valid:', errors=errors)
     return found

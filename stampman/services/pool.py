@@ -90,7 +90,8 @@ class PooledEmailService(AbstractEmailService):
             if permit is None:
                 resting.append(service.name)
                 continue
-            outcomes.append(self._attempt(service, permit, seconds, email))
+            outcomes.append(self._attempt(
+                service, permit, seconds, email, tuple(resting)))
             if not FAILS_OVER[outcomes[-1].kind]:
                 break
         return _best(outcomes, resting)
@@ -111,7 +112,7 @@ class PooledEmailService(AbstractEmailService):
                 is Kind.unsupported)
             for attempt in message.recent)
 
-    def _attempt(self, service, permit, seconds, email):
+    def _attempt(self, service, permit, seconds, email, resting):
         try:
             context = self.journal.begin(service, seconds)
         except Exception:
@@ -124,6 +125,8 @@ class PooledEmailService(AbstractEmailService):
             outcome = Outcome(
                 kind=Kind.uncertain, alert=True,
                 reason=f'the service broke: {type(error).__name__}')
+        if resting:
+            outcome = outcome.model_copy(update={'passed_over': resting})
         try:
             self.journal.end(outcome)
         finally:

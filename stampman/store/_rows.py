@@ -69,10 +69,15 @@ def recipient_of(row: Mapping[str, Any]) -> Recipient:
 # -- attempts ----------------------------------------------------------------
 
 def attempt_of(row: Mapping[str, Any]) -> Attempt:
-    outcome = None if row['kind'] is None else Outcome.model_construct(
-        kind=Kind(row['kind']), **json.loads(row['outcome']))
     return Attempt(**{name: row[name] for name in _ATTEMPT_FIELDS},
-                   outcome=outcome)
+                   outcome=None if row['kind'] is None else _outcome_of(row))
+
+
+def _outcome_of(row):
+    rest = json.loads(row['outcome'])
+    if 'passed_over' in rest:
+        rest['passed_over'] = tuple(rest['passed_over'])
+    return Outcome.model_construct(kind=Kind(row['kind']), **rest)
 
 
 def rest_of(outcome: Outcome) -> str:

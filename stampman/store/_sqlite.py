@@ -81,6 +81,7 @@ class _Opened(NamedTuple):
     """The connections of one process."""
 
     pid: int
+    file: tuple[int, int] | None    # device and inode
     writer: Engine
     reader: Engine
 
@@ -181,9 +182,12 @@ class SqliteDatabase:
                 self._gate.notify_all()
 
     def _open(self):
+        if self._opened and self._opened.file != _identity(self.path):
+            self._retire()      # the file was replaced, or is gone
         if self._opened is None:
             self._opened = _Opened(
-                os.getpid(), self._engine('BEGIN IMMEDIATE', 1),
+                os.getpid(), _identity(self.path),
+                self._engine('BEGIN IMMEDIATE', 1),
                 self._engine('BEGIN', READERS))
             log.info('SQLite %s, journal_mode=%s, %s', driver.sqlite_version,
                      self.journal_mode, self.path)
@@ -306,6 +310,13 @@ def _primary_code(error):
             words in str(told) for words in _OLD_SCHEMA):
         return 'SCHEMA'
     return '_'.join(name.split('_')[1:2])
+
+
+def _identity(path):
+    """Return what tells a file from another of the same name, if any."""
+    with suppress(OSError):
+        found = os.stat(path)
+        return found.st_dev, found.st_ino
 
 
 def _size(path):
