@@ -63,6 +63,11 @@ ORPHAN = update(attempts).where(
     ended_at=bindparam('at'), kind=Kind.uncertain.value,
     outcome=bindparam('guess'))
 CRASHED = update(messages).where(_ID).values(crashes=_M.crashes + 1)
+PUT_ASIDE = update(messages).where(_ID).values(
+    next_attempt_at=case((_M.next_attempt_at.is_not(None),
+                          bindparam('later', type_=Double))),
+    lease_until=case((_M.lease_until.is_not(None),
+                      bindparam('later', type_=Double))))
 CLAIM = update(messages).where(_ID).values(
     state=State.sending.value, next_attempt_at=None,
     leased_by=bindparam('owner'), lease_until=bindparam('until'),

@@ -105,7 +105,8 @@ class AbstractStore(ABC):
         out: that one is rescued. An attempt it had begun is ended as
         `uncertain` with the reason ORPHANED, and `crashes` is one more. A
         claimed message is `sending`, has no `next_attempt_at`, and its fence
-        is one more than before. No two callers get the same message.
+        is one more than before. No two callers get the same message. One
+        that this program cannot read is put aside for an hour, and logged.
         """
 
     @abstractmethod

@@ -1,6 +1,7 @@
 """A store in an SQL database. The database is handed in; SQL is portable."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,20 @@ from stampman.store.base import (
     ORPHANED, AbstractStore, Claimed, Filter, HealthRow)
 from stampman.store.schema import HEAD
 
+log = logging.getLogger(__name__)
+
 FORGET_AFTER = 86400.0      # seconds without a beat: the worker is no more
+ASIDE = 3600.0              # seconds for which an unreadable message waits
 _GUESS = rows.rest_of(Outcome(kind=Kind.uncertain, reason=ORPHANED))
 _VERSION = 'SELECT version_num FROM alembic_version'
+
+
+class _Unreadable(Exception):
+    """A message's rows are not of this program."""
+
+    def __init__(self, id):
+        super().__init__(id)
+        self.id = id
 
 
 def sqlite_path(url: str) -> Path:
@@ -106,6 +118,19 @@ class SqlStore(AbstractStore):
             if not _due(connection, now, limit, sql.WAITING_DUE,
                         sql.RUN_OUT)[0]:
                 return ()
+        try:
+            return self._claim(owner, now, lease_until, limit)
+        except _Unreadable as unreadable:
+            # As after going back to an older release. It must not keep
+            # those behind it from being sent.
+            log.exception('a message cannot be read, and is put aside for '
+                          'an hour', extra={'message_id': unreadable.id})
+            with self._database.write() as connection:
+                connection.execute(sql.PUT_ASIDE, {
+                    'of': unreadable.id, 'later': now + ASIDE})
+            return ()
+
+    def _claim(self, owner, now, lease_until, limit):
         with self._database.write() as connection:
             ids, run_out = _due(connection, now, limit, sql.TAKE_WAITING_DUE,
                                 sql.TAKE_RUN_OUT)
@@ -315,8 +340,12 @@ def _claimed(connection, message_id, owner, lease_until):
         'of': message_id, 'owner': owner, 'until': lease_until})
     row = connection.execute(
         sql.CLAIMED, {'of': message_id}).mappings().one()
-    return Claimed(Claim(message_id, owner, row['fence'], lease_until),
-                   _whole(connection, row))
+    try:
+        message = _whole(connection, row)
+    except (ValueError, TypeError, KeyError) as error:
+        raise _Unreadable(message_id) from error
+    return Claimed(
+        Claim(message_id, owner, row['fence'], lease_until), message)
 
 
 def _message(connection, pool, message_id):
