@@ -38,9 +38,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except StampmanError as error:
-            lines = [f'{place}: {message}' for place, message in error.errors]
-            raise click.ClickException('\n'.join(
-                filter(None, [error.detail, *lines]))) from None
+            raise click.ClickException(error.told()) from None
 
 
 @click.group(cls=Commands, context_settings={
@@ -265,7 +263,3 @@ def _told(outcome):
     if outcome is None:
         return 'its answer could not be stored'
     return ': '.join(filter(None, (outcome.kind, outcome.reason)))
-
-
-if __name__ == '__main__':
-    main()

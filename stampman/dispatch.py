@@ -51,7 +51,7 @@ class StoreJournal:
             id=self._new_id(now), service=service.name,
             provider=service.provider, round=self.message.round,
             started_at=now)
-        again = any(one.is_uncertain for one in self.message.attempts)
+        again = self.message.is_uncertain
         if again:
             log.warning('it may be sent twice: an attempt is uncertain')
         self.claim = self._store.begin(
@@ -156,7 +156,7 @@ class Dispatch(NamedTuple):
             email(), SendContext(message.id, '', until))
 
     def _finish(self, journal, outcome, services):
-        if any(attempt.is_uncertain for attempt in journal.message.attempts):
+        if journal.message.is_uncertain:
             journal.look_again()
         message, now = journal.message, self.clock.now()
         state, reason = next_state(message, outcome, services, now)
@@ -184,8 +184,7 @@ class Dispatch(NamedTuple):
 
 def is_held(message: Message, now: float) -> bool:
     """Whether an uncertain message waits for evidence or a person."""
-    uncertain = any(attempt.is_uncertain for attempt in message.attempts)
-    return bool(must_hold(message)) or uncertain and (
+    return bool(must_hold(message)) or message.is_uncertain and (
         now >= message.expires_at
         or conclude_certain(message) is Kind.rejected)
 
@@ -202,7 +201,7 @@ def next_state(message: Message, outcome: Outcome, services: Sequence,
 
     While an attempt is uncertain nothing else is ever concluded.
     """
-    if any(attempt.is_uncertain for attempt in message.attempts):
+    if message.is_uncertain:
         return State.uncertain, (
             must_hold(message) or 'a provider may have taken it')
     kind = conclude_certain(message)

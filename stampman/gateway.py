@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from stampman import services
 from stampman.dispatch import Dispatch
-from stampman.health import Health, Standing
+from stampman.health import Health, Standing, keys_of
 from stampman.helpers import config as configuration
 from stampman.helpers.config import Config, PoolConfig
 from stampman.helpers.delivery import Clock, Message, State
@@ -34,7 +34,6 @@ WORKER_SILENT = 60.0    # seconds without a beat, then /readyz says so
 RETRIED = frozenset({State.rejected, State.failed, State.cancelled})
 CANCELLED = frozenset({State.queued, State.deferred})
 RESOLVED = frozenset({State.uncertain})
-VERDICTS = ('accepted', 'not_sent', 'send_again')
 
 
 class Pool(NamedTuple):
@@ -243,7 +242,7 @@ class Gateway:
                 'expires_at': now + life})}
         if verdict not in changes:
             raise InvalidFields(errors=[(
-                'verdict', f'must be one of: {", ".join(VERDICTS)}')])
+                'verdict', f'must be one of: {", ".join(changes)}')])
         state, more = changes[verdict]
         return self.store.change(
             domain, message_id, RESOLVED, state,
@@ -270,8 +269,7 @@ class Gateway:
     def _recovered(self, key):
         """Messages that wait for the account of `key` are due at once."""
         pools = [pool.domain for pool in self.pools.values()
-                 if any(key in (service.account,
-                                f'{service.account}@{pool.domain}')
+                 if any(key in keys_of(service)
                         for service in pool.services)]
         try:
             self.store.hasten(pools, self.clock.now())

@@ -124,6 +124,12 @@ def _rested(was, why, now, chance, reason):
                      trips=trips)
 
 
+def keys_of(service) -> tuple[str, str]:
+    """Return what a service's health is kept under: its account, and what
+    a refusal of its sender's domain rests alone."""
+    return service.account, f'{service.account}@{service.domain}'
+
+
 class Permit(NamedTuple):
     """Leave to call a service once; what came of it goes to `record`."""
 
@@ -158,7 +164,7 @@ class Health:
 
     def permit(self, service) -> Permit | None:
         """Return leave to call `service` once, or None: it rests."""
-        keys = service.account, _domain_key(service)
+        keys = keys_of(service)
         now = self._clock.now()
         self._refresh()
         seen = {key: self._read(key) for key in keys}
@@ -197,7 +203,7 @@ class Health:
         """Return how a service's health is to be told to people."""
         now = self._clock.now()
         self._refresh()
-        for key in (service.account, _domain_key(service)):
+        for key in keys_of(service):
             _, condition = self._read(key)
             if condition.rests(now):
                 return Standing('resting', condition.until, condition.reason)
@@ -210,8 +216,8 @@ class Health:
         now = self._clock.now()
         times = []
         for service in services:
-            until = max(_free_at(self._read(key)[1]) for key in
-                        (service.account, _domain_key(service)))
+            until = max(_free_at(self._read(key)[1])
+                        for key in keys_of(service))
             if until <= now:
                 return None
             times.append(until)
@@ -221,7 +227,7 @@ class Health:
         """Probe a service whose refusal has rested, if nobody else does."""
         now = self._clock.now()
         self._refresh()
-        for key in (service.account, _domain_key(service)):
+        for key in keys_of(service):
             version, condition = self._read(key)
             if condition.why == 'refused' and not condition.probed \
                     and _free_at(condition) <= now \
@@ -347,10 +353,6 @@ def _free_at(condition):
     """When it may be tried next; 0 where it may be at any time."""
     return max(condition.until if condition.why else 0.0,
                condition.trial_until)
-
-
-def _domain_key(service):
-    return f'{service.account}@{service.domain}'
 
 
 def _not_before(condition, now, wait):

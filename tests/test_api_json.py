@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from stampman.api import strict_json
+from stampman.helpers import strict_json
 from stampman.helpers.exceptions import BadRequest
 
 from gateway_server import (

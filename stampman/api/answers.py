@@ -167,11 +167,15 @@ def timeline(message: Message, email: Email | None = None) -> Timeline:
 def summary(message: Message) -> Summary:
     """Return a message as a list shows it."""
     return Summary(
-        id=message.id, url=url(message_path(message.pool, message.id)),
+        id=message.id, url=_url(message),
         status=message.state, created_at=rfc3339(message.created_at),
         next_attempt_at=rfc3339(message.next_attempt_at),
         possible_duplicate=message.possible_duplicate,
         reason=message.reason or None)
+
+
+def _url(message):
+    return url(message_path(message.pool, message.id))
 
 
 def _standing(message):
@@ -181,7 +185,7 @@ def _standing(message):
                     for one in message.attempts)
     return {
         'id': message.id,
-        'url': url(message_path(message.pool, message.id)),
+        'url': _url(message),
         'status': message.state,
         'recipients': [RecipientAnswer(
             email=one.email, kind=one.kind, status=one.status,

@@ -9,11 +9,12 @@ from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import HTTPException
 from werkzeug.formparser import FormDataParser
 
-from stampman.api import strict_json
+from stampman.helpers import strict_json
 from stampman.helpers.exceptions import (
     BadRequest, TooLarge, UnsupportedMediaType)
 
-FORMS = ('application/x-www-form-urlencoded', 'multipart/form-data')
+URLENCODED = 'application/x-www-form-urlencoded'
+FORMS = (URLENCODED, 'multipart/form-data')
 MAX_PARTS = 200         # of a form
 # Bytes over the limit of a refused body that are read and thrown away: who
 # still sends when the connection is closed does not see the answer.
@@ -57,11 +58,8 @@ def read_form() -> tuple[MultiDict, MultiDict]:
     Raises UnsupportedMediaType, TooLarge or BadRequest.
     """
     raw = _read()
-    try:
-        unquote_to_bytes(raw).decode()
-    except UnicodeDecodeError:
-        if request.mimetype == FORMS[0]:
-            raise BadRequest('The form is not UTF-8.') from None
+    if request.mimetype == URLENCODED:
+        _check_utf8(raw)
     parser = FormDataParser(max_form_memory_size=len(raw) + 1,
                             max_form_parts=MAX_PARTS, silent=False)
     try:
@@ -71,6 +69,13 @@ def read_form() -> tuple[MultiDict, MultiDict]:
     except (ValueError, HTTPException):
         raise UnsupportedMediaType('The form cannot be read.') from None
     return fields, files
+
+
+def _check_utf8(raw):
+    try:
+        unquote_to_bytes(raw).decode()
+    except UnicodeDecodeError:
+        raise BadRequest('The form is not UTF-8.') from None
 
 
 def _quoted(text):
@@ -120,14 +125,10 @@ def drain() -> None:
     """Read away what a refused request still brings, within reason."""
     if not is_empty() and not _asks_first() \
             and 'stampman.cut_short' not in request.environ:
+        limit = current_app.gateway.config.limits.body_bytes
         with suppress(BadRequest):
-            _discard(current_app.gateway.config.limits.body_bytes
-                     + MAX_DISCARDED)
-
-
-def _discard(size):
-    for _ in _chunks(size):
-        pass
+            for _ in _chunks(limit + MAX_DISCARDED):
+                pass
 
 
 def _too_large(limit):

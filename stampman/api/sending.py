@@ -6,7 +6,7 @@ import re
 from flask import Blueprint, current_app, g, request
 
 from stampman.api import answers, auth, body, problems, sessions
-from stampman.api.addresses import message_path, url
+from stampman.api.addresses import url
 from stampman.helpers import mail
 from stampman.helpers.delivery import State
 from stampman.helpers.exceptions import (
@@ -98,8 +98,7 @@ def _answer(message):
         found = problems.document(
             status, message.state, TITLES[message.state],
             message.reason or TITLES[message.state], **found)
-    return found, status, {
-        'Location': url(message_path(message.pool, message.id))}
+    return found, status, {'Location': found['url']}
 
 
 def _json(domain):

@@ -47,11 +47,6 @@ class State(StrEnum):
     cancelled = 'cancelled'         # withdrawn by a person
 
 
-WAITING = frozenset({State.queued, State.deferred, State.uncertain})
-SETTLED = frozenset({
-    State.accepted, State.rejected, State.failed, State.cancelled})
-
-
 class Outcome(BaseModel):
     """How an attempt ended, and what a person should know of it.
 
@@ -145,6 +140,11 @@ class Message(BaseModel):
     def recent(self) -> tuple[Attempt, ...]:
         """The attempts that policy looks at."""
         return self.attempts[self.restarted_after:]
+
+    @property
+    def is_uncertain(self) -> bool:
+        """Whether a provider may have taken it, by any of its attempts."""
+        return any(attempt.is_uncertain for attempt in self.attempts)
 
     @property
     def accepted_by(self) -> Attempt | None:

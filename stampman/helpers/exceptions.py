@@ -48,6 +48,11 @@ class StampmanError(Exception):
         self.errors = tuple(FieldError(*error) for error in errors)
         self.retry_after = retry_after
 
+    def told(self) -> str:
+        """Return all of it for people: a line for each field."""
+        lines = [f'{place}: {message}' for place, message in self.errors]
+        return '\n'.join(filter(None, [self.detail, *lines]))
+
 
 class ConfigError(StampmanError):
     """The configuration cannot be used; `errors` names every problem."""
@@ -55,9 +60,7 @@ class ConfigError(StampmanError):
     code = 'invalid_config'
     title = 'The configuration is not valid'
 
-    def __str__(self):
-        lines = [f'{place}: {message}' for place, message in self.errors]
-        return '\n'.join(filter(None, [self.detail, *lines]))
+    __str__ = StampmanError.told
 
 
 class RequestError(StampmanError):

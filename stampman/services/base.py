@@ -6,6 +6,7 @@ error table), `accepted` (its proof of acceptance) and the two halves of its
 probe. All else is here.
 """
 
+import functools
 import hashlib
 import json
 import re
@@ -188,7 +189,7 @@ class AbstractEmailService(ABC):
             value.get_secret_value() for _, value in self.settings
             if isinstance(value, SecretStr)))
 
-    @property
+    @functools.cached_property
     def account(self) -> str:
         """The key of this account's health; holds no secret."""
         identity = f'{self.base_url} {self.credential()}'

@@ -6,8 +6,6 @@ have been.
 """
 
 import functools
-import json
-import math
 import os
 import re
 import socket
@@ -22,7 +20,9 @@ import requests
 from requests.structures import CaseInsensitiveDict
 
 from stampman import __version__
+from stampman.helpers import strict_json
 from stampman.helpers.delivery import Clock
+from stampman.helpers.exceptions import BadRequest
 from stampman.services._connections import Adapter
 from stampman.services._wire import (
     MAX_BODY, Broken, Call, Means, Names, Stage)
@@ -33,8 +33,6 @@ CONNECT_LIMIT = 3.0     # seconds to look up, connect and shake hands
 IDLE_LIMIT = 5.0        # seconds after which a connection is not used again
 SHORTEST_REST = 1.0     # seconds; what Retry-After can ask for
 LONGEST_REST = 3600.0
-MAX_NESTING = 32        # of JSON in an answer
-MAX_DIGITS = 100        # of one of its integers
 
 _HEADERS = {'Accept': 'application/json',
             'User-Agent': f'Stampman/{__version__}'}
@@ -43,7 +41,6 @@ _HEADER_VALUE = re.compile('[\t\x20-\x7e\x80-\xff]*')
 _SECONDS = re.compile('[0-9]+')
 _DATE = re.compile('[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} '
                    '[0-9]{2}:[0-9]{2}:[0-9]{2} GMT')
-_JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 
 
 class Request(NamedTuple):
@@ -81,8 +78,8 @@ class Answer:
     def json(self) -> Any:
         """The body as strict JSON; None where it is none."""
         try:
-            return _strict_json(self.body.decode())
-        except ValueError:
+            return strict_json.read(self.body)
+        except BadRequest:
             return None
 
     @property
@@ -245,47 +242,3 @@ def _date(text):
         return parsedate_to_datetime(text).timestamp()
     except ValueError:
         return None
-
-
-def _strict_json(text):
-    """Raise ValueError for all that could be read in two ways."""
-    _check_nesting(text)
-    value = json.loads(
-        text, object_pairs_hook=_once, parse_int=_integer,
-        parse_float=_number, parse_constant=_no_number)
-    if '\\u' in text:       # half a surrogate pair is no text
-        json.dumps(value, ensure_ascii=False).encode()
-    return value
-
-
-def _check_nesting(text):
-    if text.count('[') + text.count('{') <= MAX_NESTING:
-        return
-    depth = 0
-    for token in _JSON_TOKEN.findall(text):
-        depth += {'[': 1, '{': 1, ']': -1, '}': -1}.get(token, 0)
-        if depth > MAX_NESTING:
-            raise ValueError('nested too deep')
-
-
-def _once(pairs):
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        raise ValueError('a key stands twice in one object')
-    return value
-
-
-def _integer(text):
-    if len(text) > MAX_DIGITS:
-        raise ValueError('too long for a number')
-    return int(text)
-
-
-def _number(text):
-    if not math.isfinite(value := float(text)):
-        raise ValueError('too large for a number')
-    return value
-
-
-def _no_number(text):
-    raise ValueError(f'{text} is not JSON')

@@ -22,7 +22,16 @@ _SURROGATE_ESCAPE = re.compile(r'\\u[dD][89a-fA-F]')
 
 
 def parse(raw: bytes) -> dict[str, Any]:
-    """Return the JSON object in `raw`.
+    """Return the JSON object in `raw`; raises as `read` does."""
+    value = read(raw)
+    if not isinstance(value, dict):
+        raise BadRequest('The body must be a JSON object, not '
+                         f'{_KINDS[type(value)]}.')
+    return value
+
+
+def read(raw: bytes) -> Any:
+    """Return the JSON in `raw`, whatever it is.
 
     Raises BadRequest that says what is wrong, and where.
     """
@@ -36,9 +45,6 @@ def parse(raw: bytes) -> dict[str, Any]:
         raise BadRequest(
             f'The body is not JSON: {error.msg.removesuffix(" at")} at line '
             f'{error.lineno}, column {error.colno}.') from None
-    if not isinstance(value, dict):
-        raise BadRequest('The body must be a JSON object, not '
-                         f'{_KINDS[type(value)]}.')
     if _SURROGATE_ESCAPE.search(text):
         _check_surrogates(value)
     return value
