@@ -6,6 +6,8 @@ import os
 import pytest
 from hypothesis import settings
 
+from gateway_server import Browser
+from servers import Recorder
 from strict import (    # noqa: F401 (pytest finds its hooks here)
     pytest_make_collect_report, pytest_runtest_makereport)
 
@@ -16,6 +18,26 @@ settings.load_profile('ci' if os.environ.get('CI') else 'ordinary')
 
 POOL_KEY = 'pool-key-of-the-tests'
 ADMIN_KEY = 'admin-key-of-the-tests'
+
+
+@pytest.fixture
+def browser(server):
+    return Browser(server)
+
+
+@pytest.fixture
+def admin(server):
+    signed_in = Browser(server)
+    assert signed_in.sign_in().status == 303
+    return signed_in
+
+
+@pytest.fixture(scope='module')
+def silent():
+    """A provider that never says whether it took an email."""
+    with Recorder() as recorder:
+        recorder.answer(504)
+        yield recorder
 
 
 @pytest.fixture

@@ -12,14 +12,6 @@ FAILED_KEY = 'pool-key-of-failed'
 
 
 @pytest.fixture(scope='module')
-def provider():
-    """A provider that never says whether it took an email."""
-    with Recorder() as recorder:
-        recorder.answer(504)
-        yield recorder
-
-
-@pytest.fixture(scope='module')
 def refusing():
     with Recorder() as recorder:
         recorder.answer(413)
@@ -27,12 +19,12 @@ def refusing():
 
 
 @pytest.fixture(scope='module')
-def server(tmp_path_factory, provider, refusing):
+def server(tmp_path_factory, silent, refusing):
     configured = config()
     configured['pools'] += [
         {'domain': 'held.example', 'api_key': HELD_KEY,
          'on_uncertain': 'hold',
-         'services': {'sendgrid': sendgrid_at(provider.url)}},
+         'services': {'sendgrid': sendgrid_at(silent.url)}},
         {'domain': 'failed.example', 'api_key': FAILED_KEY,
          'services': {'sendgrid': sendgrid_at(refusing.url)}}]
     with GatewayServer(

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway_server import (
-    ADMIN_KEY, EMAIL, POOL_KEY, Browser, GatewayServer, Page, config)
+    ADMIN_KEY, EMAIL, POOL_KEY, GatewayServer, Page, config)
 
 SEND = '/example.com/send'
 NASTY = [
@@ -17,18 +17,6 @@ def server(tmp_path_factory):
     with GatewayServer(
             tmp_path_factory.mktemp('pages'), config()) as running:
         yield running
-
-
-@pytest.fixture
-def browser(server):
-    return Browser(server)
-
-
-@pytest.fixture
-def admin(server):
-    signed_in = Browser(server)
-    assert signed_in.sign_in().status == 303
-    return signed_in
 
 
 @pytest.fixture(scope='module')

@@ -6,41 +6,20 @@ from fakes import Time
 from gateway_server import (
     ADMIN_KEY, EMAIL, POOL_KEY, Browser, GatewayServer, Page,
     api_in_process, config, sendgrid_at)
-from servers import Recorder
 
 SEND = '/example.com/send'
 
 
 @pytest.fixture(scope='module')
-def provider():
-    """A provider that never says whether it took an email."""
-    with Recorder() as recorder:
-        recorder.answer(504)
-        yield recorder
-
-
-@pytest.fixture(scope='module')
-def server(tmp_path_factory, provider):
+def server(tmp_path_factory, silent):
     configured = config({'capture': {}})
     configured['pools'].append({
         'domain': 'held.example', 'api_key': 'pool-key-of-held',
         'on_uncertain': 'hold',
-        'services': {'sendgrid': sendgrid_at(provider.url)}})
+        'services': {'sendgrid': sendgrid_at(silent.url)}})
     with GatewayServer(
             tmp_path_factory.mktemp('sessions'), configured) as running:
         yield running
-
-
-@pytest.fixture
-def browser(server):
-    return Browser(server)
-
-
-@pytest.fixture
-def admin(server):
-    signed_in = Browser(server)
-    assert signed_in.sign_in().status == 303
-    return signed_in
 
 
 def test_an_admin_signs_in_and_sees_what_admins_see(browser):

@@ -69,13 +69,19 @@ def test_a_deferred_message_is_delivered_when_it_is_due(world):
     assert not worker.step()
 
 
-def test_a_request_without_a_free_slot_leaves_it_to_the_worker(world):
+def take_the_only_slot(world):
+    """Send, in a thread, what the provider holds until it is released."""
     accept(world.provider)
     world.gateway.deliver_at_most(lambda: 1)
     world.provider.hold()
     first = threading.Thread(target=world.send)
     first.start()
     world.provider.wait_for(1)
+    return first
+
+
+def test_a_request_without_a_free_slot_leaves_it_to_the_worker(world):
+    first = take_the_only_slot(world)
     second = world.send()
     assert second.state is State.queued
     assert len(world.provider.requests) == 1
@@ -127,12 +133,7 @@ def test_messages_that_wait_are_due_at_once_when_a_service_is_well(world):
 
 def test_a_running_worker_makes_its_rounds_while_it_delivers(world):
     """A delivery that hangs does not make it look dead."""
-    accept(world.provider)
-    world.gateway.deliver_at_most(lambda: 1)
-    world.provider.hold()
-    first = threading.Thread(target=world.send)
-    first.start()
-    world.provider.wait_for(1)
+    first = take_the_only_slot(world)
     world.send()
     worker = Worker(world.gateway, threads=1)
     worker.start()
