@@ -48,6 +48,7 @@ RUN = [
     'alembic>=1.18,<2',
     f'pysqlite3>=0.6,<0.7; {HAS_PYSQLITE3}',
     'uuid-utils>=1.2,<2',
+    'botocore>=1.44,<2',        # signs for Amazon SES; loaded only then
     'click>=8.1,<9',
     'python-dotenv>=1.1,<2',
 ]
@@ -59,6 +60,7 @@ TEST = [
     'import-linter>=2.5,<3',
     'jsonschema>=4.25,<5',
     'trustme>=1.2,<2',
+    'aiosmtpd>=1.4.6,<2',
 ]
 
 setup(

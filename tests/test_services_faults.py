@@ -190,7 +190,7 @@ def test_controls_in_an_answer_do_not_reach_the_reason(provider):
     (599, 'uncertain'), (600, 'uncertain'), (999, 'uncertain')])
 def test_a_status_that_no_sheet_proves_safe_is_uncertain(status, kind):
     outcome = service('sendgrid').interpret(
-        Answer(status, {}, b''), an_email())
+        Answer(status, {}, b''), an_email(), context())
     assert outcome.kind == kind
 
 
@@ -217,7 +217,8 @@ def test_sendgrids_reset_is_counted_by_sendgrids_clock(
 
 def test_sendgrids_reset_is_counted_by_our_clock_where_it_has_none():
     answer = Answer(429, {'X-RateLimit-Reset': str(int(NOW) + 42)}, b'')
-    outcome = service('sendgrid').interpret(answer, an_email())
+    outcome = service('sendgrid').interpret(
+        answer, an_email(), context())
     assert outcome.retry_after == 42.0
 
 

@@ -4,15 +4,17 @@ All times are seconds since the epoch, UTC, as floats; a monotonic time says
 so in its name or its docstring.
 """
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 MAX_UNCERTAIN = 3       # uncertain attempts under `failover`, then it is held
 MAX_CRASHES = 5         # attempts that took the process with them: poison
+MAX_REASON = 300        # characters of what a person is told
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,17 @@ class State(StrEnum):
     cancelled = 'cancelled'         # withdrawn by a person
 
 
+class RecipientOutcome(BaseModel):
+    """How one recipient fared in an attempt; `email` as the email has it."""
+
+    model_config = ConfigDict(frozen=True, extra='forbid')
+
+    email: str
+    kind: Kind
+    reason: str = ''
+    provider_message_id: str | None = None
+
+
 class Outcome(BaseModel):
     """How an attempt ended, and what a person should know of it.
 
@@ -55,7 +68,10 @@ class Outcome(BaseModel):
     asks for a person's eye. `throttled` says a deferral is about our pace,
     `domain_only` that a refusal is about the sender's domain: neither then
     speaks of the account's health. `simulated`: no mail really goes out.
-    `passed_over` are the services before it that rested.
+    `passed_over` are the services before it that rested. `stalled` says of
+    an accepted email that it may lie there for ever: the account rests.
+    `recipients` tells how each of the attempt's recipients fared, where
+    they are told apart; where it is empty all fared as `kind` says.
     """
 
     model_config = ConfigDict(frozen=True, extra='forbid')
@@ -70,14 +86,17 @@ class Outcome(BaseModel):
     domain_only: bool = False
     alert: bool = False
     simulated: bool = False
+    stalled: bool = False
     passed_over: tuple[str, ...] = ()
+    recipients: tuple[RecipientOutcome, ...] = ()
 
 
 class Attempt(BaseModel):
     """One delivery of one message by one service.
 
     `outcome` is None while it runs. `resolved` is a person's word on an
-    uncertain one: `accepted` or `not_sent`.
+    uncertain one: `accepted` or `not_sent`. `envelope` holds the addresses
+    that it is for, where it is not for all of the message's.
     """
 
     model_config = ConfigDict(frozen=True, extra='forbid')
@@ -90,6 +109,14 @@ class Attempt(BaseModel):
     ended_at: float | None = None
     outcome: Outcome | None = None
     resolved: str | None = None
+    envelope: tuple[str, ...] | None = None
+
+    def fared(self) -> dict[str, Kind]:
+        """Return how each recipient fared, where they are told apart."""
+        if not self.outcome:
+            return {}
+        return {one.email: _by_word(one.kind, self.resolved)
+                for one in self.outcome.recipients}
 
     @property
     def is_uncertain(self) -> bool:
@@ -142,6 +169,24 @@ class Message(BaseModel):
         return self.attempts[self.restarted_after:]
 
     @property
+    def left(self) -> tuple[str, ...]:
+        """The recipients that are not settled: neither accepted by any
+        attempt, nor rejected by a recent one."""
+        settled = _settled_by(self.attempts, {Kind.accepted})
+        settled |= _settled_by(self.recent, {Kind.accepted, Kind.rejected})
+        if None in settled:
+            return ()
+        return tuple(one.email for one in self.recipients
+                     if one.email not in settled)
+
+    @property
+    def envelope(self) -> tuple[str, ...] | None:
+        """Whom the next attempt is for, where it is not for all; else
+        None."""
+        left = self.left
+        return left if len(left) < len(self.recipients) else None
+
+    @property
     def is_uncertain(self) -> bool:
         """Whether a provider may have taken it, by any of its attempts."""
         return any(attempt.is_uncertain for attempt in self.attempts)
@@ -167,6 +212,32 @@ class Claim(NamedTuple):
 # The most hopeful first: what a message has come to, over all attempts.
 HOPE = (Kind.accepted, Kind.uncertain, Kind.rejected, Kind.deferred,
         Kind.refused, Kind.unsupported)
+# What an attempt has come to, over its recipients: one that is rejected is
+# settled, so that any other speaks for what is still to be done.
+FOR_ALL = (Kind.accepted, Kind.uncertain, Kind.deferred, Kind.refused,
+           Kind.unsupported, Kind.rejected)
+
+
+def together(recipients: Sequence[RecipientOutcome], **more: Any) -> Outcome:
+    """Return the outcome of an attempt whose recipients fared like this.
+
+    `more` are further fields of the outcome.
+    """
+    kinds = {one.kind for one in recipients}
+    kind = next(kind for kind in FOR_ALL if kind in kinds)
+    whys = Counter((one.kind, one.reason) for one in recipients
+                   if one.kind is not Kind.accepted)
+    alike = len({(one.kind, one.reason, one.provider_message_id)
+                 for one in recipients}) == 1
+    reason = '; '.join(
+        why if alike else f'{count} of {len(recipients)} recipients '
+        f'{kind}: {why}' for (kind, why), count in whys.items())
+    return Outcome(**{
+        'kind': kind, 'reason': reason[:MAX_REASON],
+        'provider_message_id': next(
+            (one.provider_message_id for one in recipients
+             if one.kind is Kind.accepted), None),
+        'recipients': () if alike else tuple(recipients), **more})
 
 
 def conclude(attempts: Iterable[Attempt]) -> Kind | None:
@@ -176,12 +247,33 @@ def conclude(attempts: Iterable[Attempt]) -> Kind | None:
 
 
 def _standing(attempt):
-    """A person's word on an uncertain attempt replaces it."""
-    if attempt.resolved == Kind.accepted:
-        return Kind.accepted
-    if attempt.resolved == 'not_sent':
-        return Kind.deferred
-    return attempt.outcome.kind
+    return _by_word(attempt.outcome.kind, attempt.resolved)
+
+
+def _by_word(kind, word):
+    """A person's word on an uncertain attempt replaces what is uncertain."""
+    if kind is not Kind.uncertain or word is None:
+        return kind
+    return Kind.accepted if word == Kind.accepted else Kind.deferred
+
+
+def _settled_by(attempts, kinds):
+    """Return whom attempts have settled; None among them stands for all.
+
+    Who is uncertain where the provider took the email is not sent to again.
+    """
+    settled = set()
+    for attempt in attempts:
+        if not attempt.outcome:
+            continue
+        kind, fared = _standing(attempt), attempt.fared()
+        if fared:
+            settled.update(
+                email for email, own in fared.items() if own in kinds
+                or own is Kind.uncertain and kind is Kind.accepted)
+        elif kind in kinds:
+            settled.update(attempt.envelope or (None,))
+    return settled
 
 
 def must_hold(message: Message) -> str:

@@ -8,61 +8,37 @@ probe. All else is here.
 
 import functools
 import hashlib
-import json
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from stampman.helpers import masking
 from stampman.helpers.config import ServiceSettings
-from stampman.helpers.delivery import Clock, Kind, Outcome
+from stampman.helpers.delivery import MAX_REASON, Clock, Kind, Outcome
 from stampman.helpers.mail import Email
+from stampman.services._capabilities import Capabilities, over, to_json
+from stampman.services._context import (
+    CannotCarry, NoCredentials, SendContext)
+from stampman.services._rules import (
+    ALERT, DOMAIN_ONLY, FALLBACK, THROTTLED, Rule, rule_for)
 from stampman.services.transport import (
     Answer, Fault, Request, Stage, Transport)
+
+__all__ = [
+    'ALERT', 'DOMAIN_ONLY', 'FALLBACK', 'THROTTLED', 'AbstractEmailService',
+    'CannotCarry', 'Capabilities', 'HttpEmailService', 'NoCredentials',
+    'ProbeResult', 'Rule', 'SendContext', 'over', 'rule_for', 'to_json']
 
 # A large email takes longer: seconds a call gets for each byte above 256 KiB.
 SECONDS_PER_BYTE = 1 / 250_000
 FREE_BYTES = 262_144
-MAX_REASON = 300        # characters of a provider's words that we keep
 MAX_ID = 255            # characters of a provider's message id
 # Seconds. Who tells us to wait longer does not speak of our pace any more:
 # a quota is used up.
 LONGEST_THROTTLE = 600
-
-
-class CannotCarry(ValueError):
-    """Raised by `build` where only building shows that an email will not do.
-
-    Its text is an outcome's reason: no address, no part of the email.
-    """
-
-
-class SendContext(NamedTuple):
-    """What one delivery is about, beside the email.
-
-    `deadline`, in seconds of the monotonic clock, is when the call must be
-    over; a call that has not written its first byte by then writes none.
-    """
-
-    message_id: str
-    attempt_id: str
-    deadline: float
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """Our ids, for the provider's metadata: its events bring them."""
-        return {'stampman_id': self.message_id,
-                'stampman_attempt': self.attempt_id}
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Our ids, for the email's own headers."""
-        return {'X-Stampman-Id': f'{self.message_id}/{self.attempt_id}'}
 
 
 class ProbeResult(NamedTuple):
@@ -75,73 +51,6 @@ class ProbeResult(NamedTuple):
     detail: str
 
 
-@dataclass(frozen=True)
-class Capabilities:
-    """What a provider can carry; what it cannot makes it `unsupported`.
-
-    Sizes are in bytes. `max_request` is the size of the provider's request
-    as built; the others are counted on the email, `max_metadata` as JSON
-    and with our own ids.
-    """
-
-    max_request: int | None = None
-    max_recipients: int | None = None
-    max_tags: int | None = None
-    max_tag_length: int | None = None
-    max_metadata: int | None = None
-    ascii_tags: bool = False
-    smtputf8: bool = False
-    needs_to: bool = False
-    needs_subject: bool = False
-    needs_plain_types: bool = False
-
-    def objection(self, email: Email, context: SendContext) -> str:
-        """Return what in `email` cannot be carried, by field, or ''."""
-        return next((f'{name}: {text}' for name, text in
-                     self._objections(email, context) if text), '')
-
-    def _objections(self, email, context):
-        yield 'recipients', over(
-            len(email.everyone), self.max_recipients, 'recipients')
-        yield 'recipients', (
-            self.needs_to and not email.recipients
-            and 'at least one To is needed beside Cc and Bcc')
-        yield 'subject', (self.needs_subject and not email.subject
-                          and 'a subject is needed')
-        if not self.smtputf8:
-            for name, addresses in (
-                    ('from_email', (email.sender,)),
-                    ('recipients', email.recipients), ('cc', email.cc),
-                    ('bcc', email.bcc), ('reply_to', email.reply_to)):
-                yield name, (not all(a.is_ascii for a in addresses) and
-                             'an address needs SMTPUTF8 (RFC 6531)')
-        yield 'tags', over(len(email.tags), self.max_tags, 'tags')
-        yield 'tags', over(max(map(len, email.tags), default=0),
-                           self.max_tag_length, 'characters in a tag')
-        yield 'tags', (self.ascii_tags and not ''.join(email.tags).isascii()
-                       and 'only ASCII is carried')
-        yield 'metadata', over(
-            len(to_json({**email.metadata, **context.metadata})),
-            self.max_metadata, 'bytes of metadata')
-        for number, part in enumerate(email.attachments):
-            yield f'attachments[{number}].content_type', (
-                self.needs_plain_types and ';' in part.content_type
-                and 'parameters are not carried')
-
-
-def over(count: int, most: int | None, what: str) -> str:
-    """Return what to say where `count` is over the limit `most`, else ''."""
-    if most is None or count <= most:
-        return ''
-    return f'at most {most} {what} are carried, not {count}'
-
-
-def to_json(value: Any) -> bytes:
-    """Return `value` as compact JSON in UTF-8, as providers count it."""
-    return json.dumps(
-        value, ensure_ascii=False, separators=(',', ':')).encode()
-
-
 class AbstractEmailService(ABC):
     """One configured provider in a pool.
 
@@ -152,6 +61,9 @@ class AbstractEmailService(ABC):
     provider: ClassVar[str] = ''
     Settings: ClassVar[type[ServiceSettings]] = ServiceSettings
     capabilities: ClassVar[Capabilities] = Capabilities()
+    # Seconds for which an answer is waited for beyond `seconds_for`, where
+    # there is time.
+    patience: ClassVar[float] = 0.0
 
     def __init__(self, name: str, settings: ServiceSettings, domain: str,
                  clock: Clock):
@@ -196,53 +108,23 @@ class AbstractEmailService(ABC):
         digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
         return f'{self.provider}:{digest}'
 
+    def objection(self, email: Email, context: SendContext) -> str:
+        """Return what of `email` this provider cannot carry, or ''."""
+        return self.capabilities.objection(email, context)
+
+    def masked(self, words: str, email: Email | None = None) -> str:
+        """Return a provider's words on one line, without secrets, addresses
+        and what it echoes of `email`."""
+        hidden = (*self.secrets, *(_content(email) if email else ()))
+        words = masking.redact(masking.one_line(words), hidden)
+        return masking.mask_addresses(words)
+
     def seconds_for(self, email: Email) -> float:
         """Return how long one call may take for `email`, in seconds."""
         size = sum(len(part.content) for part in email.attachments)
         size += len(email.content or '') + len(email.html or '')
         return self.settings.timeout + max(
             0, size - FREE_BYTES) * SECONDS_PER_BYTE
-
-
-class Rule(NamedTuple):
-    """One line of a provider's error table: the first that fits decides.
-
-    `statuses` are HTTP statuses, `pattern` is searched in the provider's
-    words without regard to case; what is not given fits everything. `flags`
-    are fields of the `Outcome`, `note` tells people what it comes to.
-    """
-
-    kind: Kind
-    statuses: tuple[int, ...] = ()
-    pattern: str = ''
-    flags: Mapping[str, Any] = {}
-    note: str = ''
-
-    def fits(self, status: int, words: str) -> bool:
-        return ((not self.statuses or status in self.statuses)
-                and re.search(self.pattern, words,
-                              re.IGNORECASE | re.DOTALL) is not None)
-
-
-ALERT = {'alert': True}
-THROTTLED = {'throttled': True}
-DOMAIN_ONLY = {'alert': True, 'domain_only': True}
-# What a status means where the provider's sheet does not say better. A
-# status that is not proved safe here or there is `uncertain`.
-FALLBACK = (
-    Rule(Kind.uncertain, tuple(range(200, 300)), flags=ALERT,
-         note='a success without the provider\'s message id'),
-    Rule(Kind.refused, tuple(range(300, 400)), flags=ALERT,
-         note='a redirect is not followed'),
-    Rule(Kind.refused, (401, 402, 403, 404, 405, 406, 407, 415, 420, 451),
-         flags=ALERT),
-    Rule(Kind.deferred, (425, 429), flags=THROTTLED),
-    Rule(Kind.deferred, (421, 500, 503)),
-    Rule(Kind.unsupported, (413,)),
-    Rule(Kind.uncertain, (408, 502, 504)),
-    Rule(Kind.unsupported, tuple(range(400, 500)), flags=ALERT),
-    Rule(Kind.uncertain),
-)
 
 
 class HttpEmailService(AbstractEmailService):
@@ -270,16 +152,13 @@ class HttpEmailService(AbstractEmailService):
         it took the email, else None."""
 
     @abstractmethod
-    def build_probe(self) -> Request:
-        """Return a request that only reads, and tells whether we may send."""
+    def build_probes(self) -> Sequence[Request]:
+        """Return requests that only read, and tell whether we may send."""
 
     @abstractmethod
-    def interpret_probe(self, answer: Answer) -> ProbeResult:
-        """Return what the answer to the probe says of our credentials."""
-
-    def objection(self, email: Email, context: SendContext) -> str:
-        """Return what of `email` this provider cannot carry, or ''."""
-        return self.capabilities.objection(email, context)
+    def interpret_probe(self, *answers: Answer) -> ProbeResult:
+        """Return what the answers to the probes, in their order, say of our
+        credentials, and of this domain."""
 
     def words(self, answer: Answer) -> str:
         """Return the provider's own words, which `rules` search."""
@@ -300,6 +179,8 @@ class HttpEmailService(AbstractEmailService):
             request = self.build(email, context)
         except CannotCarry as error:
             return Outcome(kind=Kind.unsupported, reason=str(error))
+        except NoCredentials as error:
+            return Outcome(kind=Kind.refused, reason=str(error), alert=True)
         if too_large := over(
                 len(request.body), self.capabilities.max_request, 'bytes'):
             return Outcome(kind=Kind.unsupported,
@@ -307,37 +188,43 @@ class HttpEmailService(AbstractEmailService):
         answer = self.transport.call(request, context.deadline)
         if isinstance(answer, Fault):
             return self._of_fault(answer)
-        return self.interpret(answer, email)
+        return self.interpret(answer, email, context)
 
-    def interpret(self, answer: Answer, email: Email) -> Outcome:
+    def interpret(self, answer: Answer, email: Email,
+                  context: SendContext) -> Outcome:
         """Return what a whole answer to `email` means.
 
         The proof is looked for first, then the provider's words, and only
-        then the status alone.
+        then the status alone. A provider that answers for each recipient
+        finds that first, and leaves the rest to this.
         """
         if 200 <= answer.status < 300 and (proof := self.accepted(answer)):
             return Outcome(kind=Kind.accepted, http_status=answer.status,
                            provider_message_id=masking.one_line(
                                proof)[:MAX_ID])
         words = self.words(answer)
-        rule = next(rule for rule in (*self.rules, *FALLBACK)
-                    if rule.fits(answer.status, words))
+        rule = rule_for(answer.status, words, self.rules, FALLBACK)
         wait = self.retry_after(answer) if rule.kind is Kind.deferred else None
         if wait and wait > LONGEST_THROTTLE and rule.flags.get('throttled'):
             rule, wait = self.quota_used_up, None
         return Outcome(
             kind=rule.kind, http_status=answer.status,
             reason=self._told(answer.status, rule.note, words, email),
-            code=self._masked(self.code(answer), email)[:MAX_REASON],
+            code=self.masked(self.code(answer), email)[:MAX_REASON],
             retry_after=None if wait is None else max(1.0, wait),
             **rule.flags)
 
     def probe(self):
         deadline = self.clock.monotonic() + self.settings.timeout
-        answer = self.transport.call(self.build_probe(), deadline)
-        if isinstance(answer, Fault):
-            return ProbeResult(False, self._masked(answer.reason))
-        return self.interpret_probe(answer)
+        try:
+            answers = []
+            for request in self.build_probes():
+                answers.append(self.transport.call(request, deadline))
+                if isinstance(answers[-1], Fault):
+                    return ProbeResult(False, self.masked(answers[-1].reason))
+        except NoCredentials as error:
+            return ProbeResult(False, str(error))
+        return self.interpret_probe(*answers)
 
     def refuses(self, answer: Answer, note: str = '') -> ProbeResult:
         """Return that the probe's answer speaks against us, in its words."""
@@ -349,17 +236,11 @@ class HttpEmailService(AbstractEmailService):
         taken = fault.stage is not Stage.nothing
         return Outcome(
             kind=Kind.uncertain if taken else Kind.deferred,
-            reason=self._masked(fault.reason), alert=fault.alert)
+            reason=self.masked(fault.reason), alert=fault.alert)
 
     def _told(self, status, note, words, email=None):
-        parts = (f'HTTP {status}', note, self._masked(words, email))
+        parts = (f'HTTP {status}', note, self.masked(words, email))
         return ': '.join(filter(None, parts))[:MAX_REASON]
-
-    def _masked(self, words, email=None):
-        """A provider may echo what we sent: keys, addresses, content."""
-        hidden = (*self.secrets, *(_content(email) if email else ()))
-        words = masking.redact(masking.one_line(words), hidden)
-        return masking.mask_addresses(words)
 
 
 def _content(email):

@@ -7,7 +7,8 @@ cannot be probed. `region` is where the domain lives, `us` or `eu`;
 Mailgun says 200 with an `id` in JSON, or it may not have taken the email:
 an error of its own (5xx) was seen on emails that went out. It keeps no
 idempotency key. An inline part has its content id for a file name there. An
-email with nobody in To goes as MIME, which Mailgun takes for any recipients.
+email with nobody in To, or for some of its recipients alone, goes as MIME,
+which Mailgun takes for any recipients.
 """
 
 import base64
@@ -48,7 +49,10 @@ class MailgunEmailService(HttpEmailService):
     provider = 'mailgun'
     Settings = Settings
     capabilities = Capabilities(
-        max_request=25_000_000, max_recipients=1000, ascii_tags=True)
+        max_request=25_000_000, max_recipients=1000, ascii_tags=True,
+        envelope=True, notes=(
+            'Headers, metadata, tags and reply_to: at most 16,384 bytes '
+            'together.', 'An inline part has its content id for a name.'))
     rules = (
         Rule(Kind.rejected, (400,),
              r'\b(to|cc|bcc)\b\W* parameter is not (a )?valid'),
@@ -90,7 +94,7 @@ class MailgunEmailService(HttpEmailService):
             f'headers, metadata, tags, reply_to: {too_large}')
 
     def build(self, email, context):
-        if email.recipients:
+        if email.recipients and context.envelope is None:
             path, parts = 'messages', _parts(email, context)
         else:
             path, parts = 'messages.mime', self._mime_parts(email, context)
@@ -115,9 +119,9 @@ class MailgunEmailService(HttpEmailService):
         told = re.search(r'after (\d{1,9}) seconds?', self.words(answer))
         return float(told[1]) if told else answer.retry_after
 
-    def build_probe(self):
+    def build_probes(self):
         url = f'{self.base_url}/v4/domains/{self._domain_path}'
-        return Request('GET', url, self._auth())
+        return [Request('GET', url, self._auth())]
 
     def interpret_probe(self, answer):
         name = self.sending_domain
@@ -135,7 +139,8 @@ class MailgunEmailService(HttpEmailService):
 
     def _mime_parts(self, email, context):
         """`to` is the envelope here; whom the email names stands in it."""
-        yield from (_part('to', a.email) for a in email.everyone)
+        yield from (_part('to', a.email)
+                    for a in context.recipients_of(email))
         yield from (_part(name, value)
                     for name, value in _options(email, context)
                     if not name.startswith('h:'))

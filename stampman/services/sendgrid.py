@@ -45,7 +45,8 @@ class SendgridEmailService(HttpEmailService):
     capabilities = Capabilities(
         max_request=29_999_999, max_recipients=1000, max_tags=10,
         max_tag_length=255, max_metadata=10_000, needs_to=True,
-        needs_subject=True, needs_plain_types=True)
+        needs_subject=True, needs_plain_types=True,
+        notes=('Display names lose "," and ";".',))
     # The words are `field: message`, one error after another.
     rules = (
         Rule(Kind.rejected, (400,),
@@ -107,9 +108,9 @@ class SendgridEmailService(HttpEmailService):
         except (KeyError, ValueError):
             return self.clock.now()
 
-    def build_probe(self):
+    def build_probes(self):
         """Any key may read its own scopes."""
-        return Request('GET', f'{self.base_url}/v3/scopes', self._auth())
+        return [Request('GET', f'{self.base_url}/v3/scopes', self._auth())]
 
     def interpret_probe(self, answer):
         if answer.status == 401:

@@ -1,0 +1,126 @@
+"""What a provider can carry, for the program and for people."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from stampman.helpers.mail import Email
+from stampman.services._context import SendContext
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a provider can carry; what it cannot makes it `unsupported`.
+
+    Sizes are in bytes. `max_request` is the size of the provider's request
+    as built; the others are counted on the email, `max_metadata` as JSON
+    and with our own ids. `envelope`: it can send to some of an email's
+    recipients alone, its headers unchanged. `notes` are for people: what
+    else arrives otherwise than it was given, and what only the provider
+    knows.
+    """
+
+    max_request: int | None = None
+    max_recipients: int | None = None
+    max_tags: int | None = None
+    max_tag_length: int | None = None
+    max_metadata: int | None = None
+    ascii_tags: bool = False
+    smtputf8: bool = False
+    envelope: bool = False
+    tracking: bool = True
+    inline_images_only: bool = False
+    needs_to: bool = False
+    needs_subject: bool = False
+    needs_plain_types: bool = False
+    notes: tuple[str, ...] = ()
+
+    def objection(self, email: Email, context: SendContext) -> str:
+        """Return what in `email` cannot be carried, by field, or ''."""
+        return next((f'{name}: {text}' for name, text in
+                     self._objections(email, context) if text), '')
+
+    def _objections(self, email, context):
+        yield 'recipients', over(
+            len(context.recipients_of(email)), self.max_recipients,
+            'recipients')
+        yield 'recipients', (
+            not self.envelope and context.envelope is not None
+            and 'it cannot be sent to some of them alone')
+        yield 'recipients', (
+            self.needs_to and not email.recipients
+            and 'at least one To is needed beside Cc and Bcc')
+        yield 'subject', (self.needs_subject and not email.subject
+                          and 'a subject is needed')
+        if not self.smtputf8:
+            for name, addresses in (
+                    ('from_email', (email.sender,)),
+                    ('recipients', email.recipients), ('cc', email.cc),
+                    ('bcc', email.bcc), ('reply_to', email.reply_to)):
+                yield name, (not all(a.is_ascii for a in addresses) and
+                             'an address needs SMTPUTF8 (RFC 6531)')
+        yield 'tags', over(len(email.tags), self.max_tags, 'tags')
+        yield 'tags', over(max(map(len, email.tags), default=0),
+                           self.max_tag_length, 'characters in a tag')
+        yield 'tags', (self.ascii_tags and not ''.join(email.tags).isascii()
+                       and 'only ASCII is carried')
+        yield 'metadata', over(
+            len(to_json({**email.metadata, **context.metadata})),
+            self.max_metadata, 'bytes of metadata')
+        for number, part in enumerate(email.attachments):
+            yield f'attachments[{number}].content_type', (
+                self.needs_plain_types and ';' in part.content_type
+                and 'parameters are not carried')
+            yield f'attachments[{number}].content_id', (
+                self.inline_images_only and part.content_id
+                and not part.content_type.lower().startswith('image/')
+                and 'only images are carried inline')
+        for name in ('track_opens', 'track_clicks'):
+            yield name, (
+                not self.tracking and getattr(email, name) is not None
+                and 'it is not for us to switch there')
+
+    def described(self) -> dict[str, str]:
+        """Return what can be carried, in words for people, by topic."""
+        needs = [name for name, needed in (
+            ('somebody in To', self.needs_to),
+            ('a subject', self.needs_subject),
+            ('content types without parameters', self.needs_plain_types),
+        ) if needed]
+        return {
+            'size': _most(self.max_request, 'bytes as sent to it'),
+            'recipients': _most(self.max_recipients, 'recipients'),
+            'some recipients alone': _YES[self.envelope],
+            'addresses': 'any' if self.smtputf8 else
+            'ASCII before the @, any domain',
+            'inline parts': 'images' if self.inline_images_only else 'any',
+            'headers': 'any that can be set',
+            'tags': ', '.join(filter(None, (
+                _most(self.max_tags, 'tags'),
+                self.max_tag_length and
+                f'of {self.max_tag_length} characters',
+                self.ascii_tags and 'ASCII'))),
+            'metadata': _most(self.max_metadata, 'bytes as JSON'),
+            'tracking switches': _YES[self.tracking],
+            'needs': ', '.join(needs) or 'nothing more',
+            'notes': ' '.join(self.notes)}
+
+
+_YES = {True: 'yes', False: 'no'}
+
+
+def _most(limit, what):
+    return 'any' if limit is None else f'{limit:,} {what}'
+
+
+def over(count: int, most: int | None, what: str) -> str:
+    """Return what to say where `count` is over the limit `most`, else ''."""
+    if most is None or count <= most:
+        return ''
+    return f'at most {most} {what} are carried, not {count}'
+
+
+def to_json(value: Any) -> bytes:
+    """Return `value` as compact JSON in UTF-8, as providers count it."""
+    return json.dumps(
+        value, ensure_ascii=False, separators=(',', ':')).encode()
