@@ -108,15 +108,20 @@ def test_an_answer_means_what_the_sheet_says(provider, case, server):
 
 @pytest.mark.parametrize('provider, case', data('probes'))
 def test_a_probe_says_whether_we_may_send(provider, case, server):
-    server.answer(*case['answer'])
+    server.script(*case['answers'])
+    before = len(server.requests)
     result = service(provider, server.url).probe()
-    assert result.ok is case['ok']
+    assert result.ok is case['ok'], result.detail
     assert case['detail'] in result.detail
-    sent, expected = server.requests[-1], DATA[provider]['probe']
-    assert (sent.method, sent.path, sent.body) == (
-        expected['method'], expected['path'], b'')
-    for name, value in expected['headers'].items():
-        assert sent.headers[name] == value
+    sent = server.requests[before:]
+    assert len(sent) == len(case['answers'])
+    for request, expected in zip(sent, DATA[provider]['probe'], strict=True):
+        assert (request.method, request.path, request.query) == (
+            expected['method'], expected['path'], expected.get('query', ''))
+        for name, value in expected['headers'].items():
+            assert request.headers[name] == value
+        assert (json.loads(request.body) if request.body else None
+                ) == expected.get('json')
 
 
 @pytest.mark.parametrize('provider, settings, url', [
