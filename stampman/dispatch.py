@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from stampman import backoff, logs
+from stampman.helpers import recipients
 from stampman.helpers.delivery import (
-    Attempt, Claim, Clock, Kind, Message, Outcome, State, conclude,
-    must_hold)
+    Attempt, Claim, Clock, Kind, Message, Outcome, State, must_hold)
 from stampman.helpers.exceptions import LeaseLost, StoreUnavailable
 from stampman.helpers.mail import Email
 from stampman.services.base import SendContext
-from stampman.services.pool import UNFINISHED, PooledEmailService
+from stampman.services.pool import (
+    UNFINISHED, PooledEmailService, can_go_by)
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class StoreJournal:
         attempt = Attempt(
             id=self._new_id(now), service=service.name,
             provider=service.provider, round=self.message.round,
-            started_at=now)
+            started_at=now, envelope=recipients.envelope(self.message))
         again = self.message.is_uncertain
         if again:
             log.warning('it may be sent twice: an attempt is uncertain')
@@ -59,7 +60,8 @@ class StoreJournal:
         self._update(attempts=(*self.message.attempts, attempt),
                      possible_duplicate=(
                          self.message.possible_duplicate or again))
-        return SendContext(self.message.id, attempt.id, deadline)
+        return SendContext(self.message.id, attempt.id, deadline,
+                           attempt.envelope)
 
     def end(self, outcome: Outcome):
         """Commit how the attempt ended; try for a while if that fails."""
@@ -80,8 +82,10 @@ class StoreJournal:
             'attempt_id': attempt.id, 'service': attempt.service,
             'kind': outcome.kind, 'status': outcome.http_status,
             'seconds': round(ended.ended_at - ended.started_at, 3)})
-        if outcome.kind is Kind.accepted:
-            self._settle_recipients(State.accepted, '', outcome)
+        if recipients.told_apart(self.message):
+            self.message = recipients.settle(self.message)
+        elif outcome.kind is Kind.accepted:
+            self._follow(State.accepted, '', outcome)
 
     def look_again(self):
         """See what an earlier holder of the lease may have recorded."""
@@ -90,17 +94,22 @@ class StoreJournal:
         if stored.state is not State.sending:
             raise LeaseLost()
 
-    def finish(self, state: State, **changes):
-        """Give the message back in `state`."""
-        self._store.finish(self.claim, state, **changes)
-        self._update(state=state, **changes)
-        self._settle_recipients(state, changes.get('reason', ''))
+    def finish(self, end: 'End', **changes):
+        """Give the message back as `end` says."""
+        whom = recipients.left(self.message) if recipients.told_apart(
+            self.message) else None
+        self._store.finish(
+            self.claim, end.state, reason=end.reason,
+            left=whom, left_as=end.left_as, **changes)
+        self._update(reason=end.reason, **changes)
+        self._follow(end.state, end.reason, left=whom, left_as=end.left_as)
 
-    def _settle_recipients(self, state, reason, outcome=None):
+    def _follow(self, state, reason, outcome=None, left=None, left_as=None):
         """Follow in memory what the store has just done."""
         self._update(state=state, recipients=tuple(
-            one.model_copy(update={
-                'status': state, 'reason': reason,
+            one if left is not None and one.email not in left
+            else one.model_copy(update={
+                'status': left_as or state, 'reason': reason,
                 'provider_message_id': outcome and
                 outcome.provider_message_id})
             for one in self.message.recipients))
@@ -148,7 +157,7 @@ class Dispatch(NamedTuple):
     def _walk(self, journal, email, services, until):
         message = journal.message
         if self.clock.now() >= message.expires_at or must_hold(message) \
-                or conclude_certain(message) is Kind.rejected:
+                or not recipients.left(message):
             return Outcome(kind=Kind.deferred)      # there is but to conclude
         pool = PooledEmailService(
             services, journal, self.health, self.clock)
@@ -159,19 +168,19 @@ class Dispatch(NamedTuple):
         if journal.message.is_uncertain:
             journal.look_again()
         message, now = journal.message, self.clock.now()
-        state, reason = next_state(message, outcome, services, now)
+        end = next_state(message, outcome, services, now)
         tried = any(attempt.round == message.round
                     for attempt in message.recent)
         finished = outcome.code != UNFINISHED
         journal.finish(
-            state, reason=reason,
-            round=message.round + (tried and finished),
+            end, round=message.round + (tried and finished),
             next_attempt_at=self._next_attempt_at(
-                message, state, outcome, services, now))
+                message, end.state, outcome, services, now))
 
     def _next_attempt_at(self, message, state, outcome, services, now):
         if state not in (State.deferred, State.uncertain) \
-                or is_held(message, now):
+                or is_held(message, now) \
+                or _nobody_can_go_on(message, services):
             return None
         if outcome.code == UNFINISHED:
             return now
@@ -182,45 +191,56 @@ class Dispatch(NamedTuple):
         return min(at, message.expires_at)
 
 
+class End(NamedTuple):
+    """How a round ends: who was not settled by an attempt takes `left_as`,
+    or the message's state where that is None."""
+
+    state: State
+    reason: str
+    left_as: State | None = None
+
+
 def is_held(message: Message, now: float) -> bool:
     """Whether an uncertain message waits for evidence or a person."""
     return bool(must_hold(message)) or message.is_uncertain and (
-        now >= message.expires_at
-        or conclude_certain(message) is Kind.rejected)
-
-
-def conclude_certain(message: Message) -> Kind | None:
-    """Return what the attempts amount to beside the uncertain ones."""
-    return conclude(attempt for attempt in message.recent
-                    if not attempt.is_uncertain)
+        now >= message.expires_at or not recipients.left(message))
 
 
 def next_state(message: Message, outcome: Outcome, services: Sequence,
-               now: float) -> tuple[State, str]:
-    """Return the state a message takes after a walk, and the reason.
+               now: float) -> End:
+    """Return how the round of `outcome` ends.
 
-    While an attempt is uncertain nothing else is ever concluded.
+    While an attempt is uncertain nothing else is ever concluded, unless
+    everybody was reached besides.
     """
-    if message.is_uncertain:
-        return State.uncertain, (
-            must_hold(message) or 'a provider may have taken it')
-    kind = conclude_certain(message)
+    taken = message.accepted_by is not None
     last = _last_reason(message) or outcome.reason
-    if kind is Kind.rejected:
-        return State.rejected, last
-    if kind is Kind.unsupported and _none_can_carry(message, services):
-        return State.failed, f'no service can carry it: {last}'
+    if not recipients.left(message) and (taken or not message.is_uncertain):
+        return End(State.accepted, '') if taken else End(State.rejected, last)
+    if message.is_uncertain:
+        return End(State.uncertain, must_hold(message)
+                   or 'a provider may have taken it')
+    if _nobody_can_go_on(message, services):
+        if recipients.envelope(message) is None:
+            return End(State.failed, f'no service can carry it: {last}')
+        return End(State.accepted if taken else State.rejected,
+                   f'no service can send to them alone: {last}',
+                   State.rejected)
     if must_hold(message):
-        return State.uncertain, must_hold(message)
+        return End(State.uncertain, must_hold(message))
     if now >= message.expires_at:
-        return State.failed, f'expired: {last}'.rstrip(': ')
-    return State.deferred, last
+        return End(State.accepted if taken else State.failed,
+                   f'expired: {last}'.rstrip(': '), State.failed)
+    return End(State.deferred, last)
 
 
-def _none_can_carry(message, services):
+def _nobody_can_go_on(message, services):
+    """Whether every service is known to be unable to carry it."""
     unable = {attempt.service for attempt in message.recent
-              if attempt.outcome.kind is Kind.unsupported}
-    return bool(services) and {service.name for service in services} <= unable
+              if attempt.outcome and attempt.outcome.kind is Kind.unsupported}
+    able = {service.name for service in services
+            if can_go_by(service, message)} - unable
+    return bool(services) and not able
 
 
 def _last_reason(message):

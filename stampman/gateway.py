@@ -235,7 +235,8 @@ class Gateway:
         now = self.clock.now()
         life = self.pools[domain].config.expires_after
         changes = {
-            'accepted': (State.accepted, {'resolved': 'accepted'}),
+            'accepted': (State.accepted, {
+                'resolved': 'accepted', 'others_at': now}),
             'not_sent': (State.failed, {'resolved': 'not_sent'}),
             'send_again': (State.queued, {
                 'next_attempt_at': now, 'restart': True,

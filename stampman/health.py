@@ -188,7 +188,8 @@ class Health:
         """Note what came of a call."""
         if outcome.kind is Kind.refused and outcome.domain_only:
             told = {permit.for_domain: outcome}
-        elif outcome.kind is Kind.accepted:
+        elif outcome.kind is Kind.accepted and not (
+                outcome.stalled or outcome.throttled):
             told = {permit.for_domain: outcome, permit.account: outcome}
         else:
             told = {permit.account: outcome}
@@ -244,13 +245,13 @@ class Health:
         now, chance = self._clock.now(), self._chance()
         if outcome.kind in (Kind.rejected, Kind.unsupported):
             return None
-        if outcome.kind is Kind.accepted:
-            return lambda was: with_success(was, now)
-        if outcome.kind is Kind.refused:
+        if outcome.kind is Kind.refused or outcome.stalled:
             return lambda was: with_refusal(was, now, chance, outcome.reason)
         if outcome.throttled:
             return lambda was: with_throttle(
                 was, now, outcome.retry_after, outcome.reason)
+        if outcome.kind is Kind.accepted:
+            return lambda was: with_success(was, now)
         return lambda was: _not_before(
             with_failure(was, now, chance, outcome.reason),
             now, outcome.retry_after)

@@ -2,6 +2,7 @@
 
 import itertools
 
+from stampman.helpers import recipients
 from stampman.helpers.config import ServiceSettings
 from stampman.helpers.delivery import (
     Attempt, Clock, Kind, Message, Outcome, Recipient, State)
@@ -68,11 +69,13 @@ class MemoryJournal:
         attempt = Attempt(
             id=f'attempt-{next(self._ids)}', service=service.name,
             provider=service.provider, round=self.message.round,
-            started_at=self.time.at)
+            started_at=self.time.at,
+            envelope=recipients.envelope(self.message))
         self.entries.append(('begin', service.name))
         self._set((*self.message.attempts, attempt))
         return SendContext(self.message.id, attempt.id,
-                           self.time.clock.monotonic() + seconds)
+                           self.time.clock.monotonic() + seconds,
+                           attempt.envelope)
 
     def end(self, outcome):
         *earlier, attempt = self.message.attempts

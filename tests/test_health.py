@@ -380,3 +380,16 @@ def test_next_free_is_when_the_first_of_them_may_be_tried(world):
     assert world.health.next_free([world.service]) is None
     world.health.permit(world.service)
     assert world.health.next_free([world.service]) == world.time.at + 120
+
+
+def test_a_backlog_that_may_never_be_sent_rests_the_account(world):
+    assert world.call(outcome('accepted', stalled=True, reason='paused'))
+    assert world.health.standing(world.service) == (
+        'resting', world.time.at + 300, 'paused')
+
+
+def test_a_backlog_that_is_late_rests_it_for_a_moment(world):
+    assert world.call(outcome('accepted', throttled=True))
+    assert not world.may_try()
+    world.time.pass_by(3)
+    assert world.call(ACCEPTED) and world.may_try()

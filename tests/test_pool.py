@@ -195,3 +195,24 @@ def test_health_learns_of_every_call():
     _, _, health = walk(ScriptedService('a', outcome('deferred')),
                         ScriptedService('b', outcome('accepted')))
     assert health.recorded == [('a', Kind.deferred), ('b', Kind.accepted)]
+
+
+class Patient(ScriptedService):
+    patience = 60.0
+
+
+@pytest.mark.parametrize('until, allowed', [(math.inf, 70.0), (25.0, 25.0)])
+def test_a_service_that_is_waited_for_gets_what_time_there_is(
+        until, allowed):
+    service = Patient('only', outcome('accepted'), timeout=10)
+    until += Time().clock.monotonic()
+    walk(service, until=until)
+    [call] = service.calls
+    assert call.deadline - Time().clock.monotonic() == allowed
+
+
+def test_its_patience_does_not_keep_a_service_from_being_asked():
+    second = Patient('second', outcome('accepted'), timeout=10)
+    walk(ScriptedService('first', outcome('deferred')), second,
+         until=Time().clock.monotonic() + 25)
+    assert second.calls

@@ -60,6 +60,15 @@ class Sent(Answer):
         None, description='true where no mail really went out')
 
 
+class RecipientAttempt(Answer):
+    """How one recipient fared in an attempt."""
+
+    email: str
+    outcome: Kind
+    reason: str | None = None
+    provider_message_id: str | None = None
+
+
 class AttemptAnswer(Answer):
     """One delivery of a message by one service."""
 
@@ -79,6 +88,11 @@ class AttemptAnswer(Answer):
     retry_after: float | None = Field(None, description='seconds')
     resolved: str | None = Field(
         None, description="a person's word on an uncertain attempt")
+    envelope: list[str] | None = Field(
+        None, description='whom it was for, where not for all')
+    recipients: list[RecipientAttempt] | None = Field(
+        None, description='how each recipient fared, where they are told '
+        'apart')
 
 
 class Timeline(Sent):
@@ -196,7 +210,8 @@ def _standing(message):
                for name in one.outcome.passed_over if name != used},
             **{one.service: one.outcome.reason or str(one.outcome.kind)
                for one in message.attempts
-               if one.outcome and one.service != used}},
+               if one.outcome and one.outcome.kind is not Kind.accepted
+               and one.service != used}},
         'possible_duplicate': message.possible_duplicate,
         'reason': message.reason or None,
         'next_attempt_at': rfc3339(message.next_attempt_at),
@@ -209,13 +224,18 @@ def _attempt(attempt: Attempt):
         id=attempt.id, service=attempt.service, provider=attempt.provider,
         round=attempt.round, started_at=rfc3339(attempt.started_at),
         ended_at=rfc3339(attempt.ended_at), resolved=attempt.resolved,
+        envelope=attempt.envelope and list(attempt.envelope),
         **({} if outcome is None else {
             'outcome': outcome.kind, 'reason': outcome.reason or None,
             'code': outcome.code or None,
             'http_status': outcome.http_status,
             'passed_over': list(outcome.passed_over) or None,
             'provider_message_id': outcome.provider_message_id,
-            'retry_after': outcome.retry_after}))
+            'retry_after': outcome.retry_after,
+            'recipients': [RecipientAttempt(
+                email=one.email, outcome=one.kind, reason=one.reason or None,
+                provider_message_id=one.provider_message_id)
+                for one in outcome.recipients] or None}))
 
 
 def _content(email):

@@ -1,11 +1,11 @@
-"""What happens to a message: outcomes, attempts, states, and the conclusion.
+"""What happens to a message: outcomes, attempts, states.
 
 All times are seconds since the epoch, UTC, as floats; a monotonic time says
 so in its name or its docstring.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -111,13 +111,6 @@ class Attempt(BaseModel):
     resolved: str | None = None
     envelope: tuple[str, ...] | None = None
 
-    def fared(self) -> dict[str, Kind]:
-        """Return how each recipient fared, where they are told apart."""
-        if not self.outcome:
-            return {}
-        return {one.email: _by_word(one.kind, self.resolved)
-                for one in self.outcome.recipients}
-
     @property
     def is_uncertain(self) -> bool:
         """Whether a provider may hold the message because of it."""
@@ -167,24 +160,6 @@ class Message(BaseModel):
     def recent(self) -> tuple[Attempt, ...]:
         """The attempts that policy looks at."""
         return self.attempts[self.restarted_after:]
-
-    @property
-    def left(self) -> tuple[str, ...]:
-        """The recipients that are not settled: neither accepted by any
-        attempt, nor rejected by a recent one."""
-        settled = _settled_by(self.attempts, {Kind.accepted})
-        settled |= _settled_by(self.recent, {Kind.accepted, Kind.rejected})
-        if None in settled:
-            return ()
-        return tuple(one.email for one in self.recipients
-                     if one.email not in settled)
-
-    @property
-    def envelope(self) -> tuple[str, ...] | None:
-        """Whom the next attempt is for, where it is not for all; else
-        None."""
-        left = self.left
-        return left if len(left) < len(self.recipients) else None
 
     @property
     def is_uncertain(self) -> bool:
@@ -240,40 +215,12 @@ def together(recipients: Sequence[RecipientOutcome], **more: Any) -> Outcome:
         'recipients': () if alike else tuple(recipients), **more})
 
 
-def conclude(attempts: Iterable[Attempt]) -> Kind | None:
-    """Return what `attempts` amount to, or None where none has ended."""
-    kinds = {_standing(attempt) for attempt in attempts if attempt.outcome}
-    return next((kind for kind in HOPE if kind in kinds), None)
-
-
-def _standing(attempt):
-    return _by_word(attempt.outcome.kind, attempt.resolved)
-
-
-def _by_word(kind, word):
-    """A person's word on an uncertain attempt replaces what is uncertain."""
+def by_word(kind: Kind, word: str | None) -> Kind:
+    """Return `kind`, or what a person's word makes of one that is
+    uncertain."""
     if kind is not Kind.uncertain or word is None:
         return kind
     return Kind.accepted if word == Kind.accepted else Kind.deferred
-
-
-def _settled_by(attempts, kinds):
-    """Return whom attempts have settled; None among them stands for all.
-
-    Who is uncertain where the provider took the email is not sent to again.
-    """
-    settled = set()
-    for attempt in attempts:
-        if not attempt.outcome:
-            continue
-        kind, fared = _standing(attempt), attempt.fared()
-        if fared:
-            settled.update(
-                email for email, own in fared.items() if own in kinds
-                or own is Kind.uncertain and kind is Kind.accepted)
-        elif kind in kinds:
-            settled.update(attempt.envelope or (None,))
-    return settled
 
 
 def must_hold(message: Message) -> str:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from stampman.helpers import recipients
 from stampman.helpers.delivery import (
     HOPE, Clock, Kind, Message, Outcome, must_hold)
 from stampman.services.base import (
@@ -14,16 +15,6 @@ from stampman.services.base import (
 
 log = logging.getLogger(__name__)
 
-# Whether the next service is asked in the same round; `uncertain` is asked
-# of the message's policy.
-FAILS_OVER = {
-    Kind.accepted: False,
-    Kind.rejected: False,
-    Kind.unsupported: True,
-    Kind.refused: True,
-    Kind.deferred: True,
-    Kind.uncertain: True,
-}
 UNFINISHED = 'round_unfinished'     # the code of a walk that ran out of time
 
 
@@ -69,21 +60,25 @@ class PooledEmailService(AbstractEmailService):
         self.clock = clock
 
     def send_email(self, email, context):
-        """Walk the services until one accepts; return the best outcome.
+        """Walk the services until nobody is left to send to; return the best
+        outcome.
 
-        `context.deadline` ends the walk: behind the first no service is
-        begun that might not be done by then, and the outcome has the code
-        UNFINISHED. Raises what the journal raises.
+        Who is left after others are settled goes alone, by services that can
+        do that. `context.deadline` ends the walk: behind the first no
+        service is begun that might not be done by then, and the outcome has
+        the code UNFINISHED. Raises what the journal raises.
         """
         outcomes, resting = [], []
         for service in self.services:
-            if must_hold(self.journal.message):
+            message = self.journal.message
+            if must_hold(message) or not recipients.left(message):
                 break
-            if self._is_done_with(service):
+            if not can_go_by(service, message) or self._is_done_with(service):
                 continue
             left = context.deadline - self.clock.monotonic()
-            seconds = min(service.seconds_for(email), left)
-            if seconds <= 0 or outcomes and seconds == left:
+            usual = service.seconds_for(email)
+            seconds = min(usual + service.patience, left)
+            if left <= 0 or outcomes and usual >= left:
                 return Outcome(kind=Kind.deferred, code=UNFINISHED,
                                reason='the rest of the pool comes next')
             permit = self.health.permit(service)
@@ -92,8 +87,6 @@ class PooledEmailService(AbstractEmailService):
                 continue
             outcomes.append(self._attempt(
                 service, permit, seconds, email, tuple(resting)))
-            if not FAILS_OVER[outcomes[-1].kind]:
-                break
         return _best(outcomes, resting)
 
     def probe(self):
@@ -136,6 +129,12 @@ class PooledEmailService(AbstractEmailService):
                 'service': service.name, 'kind': outcome.kind,
                 'status': outcome.http_status})
         return outcome
+
+
+def can_go_by(service: AbstractEmailService, message: Message) -> bool:
+    """Say whether `service` could carry `message` to whom it is left for."""
+    return (service.capabilities.envelope
+            or recipients.envelope(message) is None)
 
 
 def _best(outcomes, resting):

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from stampman.helpers.delivery import (
-    Attempt, Claim, Kind, Message, Outcome, Recipient)
+    Attempt, Claim, Kind, Message, Outcome, Recipient, RecipientOutcome)
 from stampman.helpers.mail import Address, Attachment, Email
 
 _EMAIL_FIELDS = frozenset(Email.model_fields)
 _PARTS_CONTENT = {'attachments': {'__all__': {'content'}}}
 _ADDRESSES = ('recipients', 'cc', 'bcc', 'reply_to')
 _ATTEMPT_FIELDS = [name for name in Attempt.model_fields
-                   if name != 'outcome']
+                   if name not in ('outcome', 'envelope')]
 SLACK = 1       # milliseconds: a time may be rounded into an id either way
 
 
@@ -69,7 +69,9 @@ def recipient_of(row: Mapping[str, Any]) -> Recipient:
 # -- attempts ----------------------------------------------------------------
 
 def attempt_of(row: Mapping[str, Any]) -> Attempt:
+    whom = row['envelope']
     return Attempt(**{name: row[name] for name in _ATTEMPT_FIELDS},
+                   envelope=None if whom is None else tuple(json.loads(whom)),
                    outcome=None if row['kind'] is None else _outcome_of(row))
 
 
@@ -77,7 +79,20 @@ def _outcome_of(row):
     rest = json.loads(row['outcome'])
     if 'passed_over' in rest:
         rest['passed_over'] = tuple(rest['passed_over'])
+    if 'recipients' in rest:
+        rest['recipients'] = tuple(
+            RecipientOutcome.model_construct(
+                **{**one, 'kind': Kind(one['kind'])})
+            for one in rest['recipients'])
     return Outcome.model_construct(kind=Kind(row['kind']), **rest)
+
+
+def begun_row(attempt: Attempt, message_id: str) -> dict[str, Any]:
+    row = attempt.model_dump(include={
+        'id', 'service', 'provider', 'round', 'started_at'})
+    whom = attempt.envelope
+    return {'message_id': message_id, **row, 'envelope':
+            None if whom is None else json.dumps(whom)}
 
 
 def rest_of(outcome: Outcome) -> str:

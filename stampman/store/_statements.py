@@ -83,7 +83,8 @@ _NEXT = select(func.coalesce(func.max(_A.number), 0) + 1).where(
     _A.message_id == bindparam('message_id')).scalar_subquery()
 BEGIN = insert(attempts).values(
     number=_NEXT, **{name: bindparam(name) for name in (
-        'message_id', 'id', 'service', 'provider', 'round', 'started_at')})
+        'message_id', 'id', 'service', 'provider', 'round', 'started_at',
+        'envelope')})
 # A person's word on an attempt yields to the proof that it was accepted.
 END = update(attempts).where(
     _A.message_id == bindparam('of'), _A.id == bindparam('ended')).values(
@@ -100,6 +101,13 @@ ALL_ACCEPTED = update(recipients).where(
     _R.message_id == bindparam('of')).values(
     status=State.accepted.value, reason='',
     provider_message_id=bindparam('theirs'))
+SETTLED = update(messages).where(_ID).values(
+    state=State.accepted.value, next_attempt_at=None, reason='',
+    possible_duplicate=bindparam('twice'), **_NO_LEASE)
+SETTLE_ONE = update(recipients).where(
+    _R.message_id == bindparam('of'), _R.mailbox == bindparam('whom')
+).values(status=bindparam('becomes'), reason=bindparam('why'),
+         provider_message_id=bindparam('theirs'))
 # What is held for the sake of an attempt is concluded anew.
 RECONSIDER = update(messages).where(
     _ID, _M.state == State.uncertain.value).values(
@@ -111,6 +119,7 @@ _FOLLOW = update(recipients).where(_R.message_id == bindparam('of')).values(
     status=bindparam('becomes'), reason=bindparam('why'))
 FOLLOW = _FOLLOW.where(_NOT_SETTLED)
 FOLLOW_ANEW = _FOLLOW.where(_NOT_ACCEPTED)
+FOLLOW_ONE = _FOLLOW.where(_R.mailbox == bindparam('whom'))
 
 # -- a person's acts ---------------------------------------------------------
 
@@ -127,6 +136,9 @@ CHANGE = update(messages).where(
         bindparam('expires', type_=Double), _M.expires_at),
     crashes=case((bindparam('restarts', type_=Boolean) == true(), 0),
                  else_=_M.crashes), **_NO_LEASE)
+# A person's word, on a message that a provider took for some.
+CONCLUDE = update(messages).where(_ID).values(
+    state=bindparam('becomes'), next_attempt_at=bindparam('next'))
 RESOLVE = update(attempts).where(
     _A.message_id == bindparam('of'), _A.kind == Kind.uncertain.value,
     _A.resolved.is_(None)).values(resolved=bindparam('word'))

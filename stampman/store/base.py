@@ -128,19 +128,23 @@ class AbstractStore(ABC):
         message is `accepted` from whatever state, with no lease and no
         `next_attempt_at`, and so are all its recipients, with the
         provider's message id; a person's word on the attempt falls. Where
-        it is neither that nor `uncertain`, a message that is `uncertain` is
-        due, so that it is concluded anew. Raises NotFound where it never
-        began.
+        the attempt tells recipients apart, they and the message become what
+        `helpers.recipients.settle` says. Where the message is not
+        `accepted` by that and the outcome not `uncertain`, a message that
+        is `uncertain` is due, so that it is concluded anew. Raises NotFound
+        where it never began.
         """
 
     @abstractmethod
     def finish(self, claim: Claim, state: State, *, round: int,
-               next_attempt_at: float | None = None,
-               reason: str = '') -> None:
+               next_attempt_at: float | None = None, reason: str = '',
+               left: Sequence[str] | None = None,
+               left_as: State | None = None) -> None:
         """Give the message back in `state`, with no lease.
 
-        Its recipients that are neither `accepted` nor `rejected` take the
-        state as their status, and the reason. Raises LeaseLost, and writes
+        The recipients `left`, or where that is None those that are neither
+        `accepted` nor `rejected`, take `left_as`, or where that is None the
+        state, as their status, and the reason. Raises LeaseLost, and writes
         nothing, where the claim does not hold any more; so it is after the
         end of an accepted attempt, which leaves nothing to finish.
         """
@@ -151,15 +155,19 @@ class AbstractStore(ABC):
                resolved: str | None = None,
                next_attempt_at: float | None = None,
                restart: bool = False,
-               expires_at: float | None = None) -> Message:
+               expires_at: float | None = None,
+               others_at: float | None = None) -> Message:
         """Apply a person's act: move a message from `expected` to `state`.
 
         What is None stays, but `next_attempt_at`, which is set as given.
         `resolved` is written on every uncertain attempt without one; a
         `restart` leaves all attempts so far behind (`restarted_after`) and
         sets `crashes` to 0. Recipients follow as in `finish`; those that
-        were `rejected` too where it is restarted. Returns the message as it
-        is then. Raises NotFound where the pool has no such message, and
+        were `rejected` too where it is restarted. A message that a provider
+        took for some of its recipients is `accepted` where it would have
+        ended otherwise; where the word `accepted` leaves somebody, it is
+        `deferred` to the time `others_at`. Returns the message as it is
+        then. Raises NotFound where the pool has no such message, and
         Conflict where its state is another one.
         """
 

@@ -10,7 +10,7 @@ from sqlalchemy import (
     LargeBinary, MetaData, Table, Text, text)
 
 # The revision in migrations/versions that makes these tables.
-HEAD = '0001'
+HEAD = '0002'
 
 metadata = MetaData(naming_convention={
     'pk': 'pk_%(table_name)s',
@@ -92,7 +92,8 @@ Index('ix_recipients_mailbox', recipients.c.mailbox,
       recipients.c.message_id, unique=True)
 
 # `number` counts a message's attempts as they begin; `kind` is None while
-# one runs, `outcome` is the rest of the outcome as JSON.
+# one runs, `outcome` is the rest of the outcome as JSON. `envelope` is whom
+# it is for, as a JSON list, where it is not for all.
 attempts = Table(
     'attempts', metadata, _of_message(primary_key=True),
     Column('id', Text, primary_key=True),
@@ -105,6 +106,7 @@ attempts = Table(
     Column('kind', Text),
     Column('outcome', Text),
     Column('resolved', Text),
+    Column('envelope', Text),
     **_SMALL)
 
 health = Table(

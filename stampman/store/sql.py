@@ -12,6 +12,9 @@ from stampman.helpers.delivery import Claim, Kind, Outcome, State
 from stampman.helpers.exceptions import (
     ConfigError, Conflict, LeaseLost, NotFound, StoreUnavailable,
     TooManyRequests)
+from stampman.helpers.recipients import told_apart
+from stampman.store import _following as following
+from stampman.store import _reading as reading
 from stampman.store import _rows as rows
 from stampman.store import _statements as sql
 from stampman.store._sqlite import SqliteDatabase
@@ -147,9 +150,8 @@ class SqlStore(AbstractStore):
             _held(claim, connection.execute(sql.EXTEND, {
                 'of': claim.message_id, 'held_fence': claim.fence,
                 'until': lease_until, 'twice': possible_duplicate}))
-            connection.execute(sql.BEGIN, {
-                'message_id': claim.message_id, **attempt.model_dump(include={
-                    'id', 'service', 'provider', 'round', 'started_at'})})
+            connection.execute(
+                sql.BEGIN, rows.begun_row(attempt, claim.message_id))
         return claim._replace(lease_until=lease_until)
 
     def end(self, attempt, message_id):
@@ -160,7 +162,9 @@ class SqlStore(AbstractStore):
                     'at': attempt.ended_at, 'how': outcome.kind.value,
                     'rest': rows.rest_of(outcome)}).rowcount:
                 raise NotFound(f'no attempt {attempt.id} of {message_id}')
-            if outcome.kind is Kind.accepted:
+            if attempt.envelope is not None or outcome.recipients:
+                following.settle(connection, attempt, message_id)
+            elif outcome.kind is Kind.accepted:
                 connection.execute(sql.ACCEPTED, {'of': message_id})
                 connection.execute(sql.ALL_ACCEPTED, {
                     'of': message_id,
@@ -169,19 +173,19 @@ class SqlStore(AbstractStore):
                 connection.execute(sql.RECONSIDER, {
                     'of': message_id, 'at': attempt.ended_at})
 
-    def finish(self, claim, state, *, round, next_attempt_at=None, reason=''):
+    def finish(self, claim, state, *, round, next_attempt_at=None, reason='',
+               left=None, left_as=None):
         with self._database.write() as connection:
             _held(claim, connection.execute(sql.FINISH, {
                 'of': claim.message_id, 'held_fence': claim.fence,
                 'becomes': state.value, 'rounds': round,
                 'next': next_attempt_at, 'why': reason}))
-            connection.execute(sql.FOLLOW, {
-                'of': claim.message_id, 'becomes': state.value,
-                'why': reason})
+            following.follow(connection, sql.FOLLOW, claim.message_id,
+                             left_as or state, reason, left)
 
     def change(self, pool, message_id, expected, state, *, reason='',
                resolved=None, next_attempt_at=None, restart=False,
-               expires_at=None):
+               expires_at=None, others_at=None):
         with self._database.write() as connection:
             changed = connection.execute(sql.CHANGE, {
                 'of': message_id, 'in_pool': pool,
@@ -189,16 +193,21 @@ class SqlStore(AbstractStore):
                 'becomes': state.value, 'why': reason,
                 'next': next_attempt_at, 'restarts': restart,
                 'expires': expires_at}).rowcount
-            message = _message(connection, pool, message_id)
+            message = reading.message(connection, pool, message_id)
             if not changed:
                 raise Conflict(f'the message is {message.state.value}')
             if resolved is not None:
                 connection.execute(
                     sql.RESOLVE, {'of': message_id, 'word': resolved})
-            connection.execute(
-                sql.FOLLOW_ANEW if restart else sql.FOLLOW,
-                {'of': message_id, 'becomes': state.value, 'why': reason})
-            return _message(connection, pool, message_id)
+            if told_apart(message):
+                following.conclude(
+                    connection, reading.message(connection, pool, message_id),
+                    state, reason, others_at)
+            else:
+                following.follow(
+                    connection, sql.FOLLOW_ANEW if restart else sql.FOLLOW,
+                    message_id, state, reason)
+            return reading.message(connection, pool, message_id)
 
     def hasten(self, pools, now):
         with self._database.write() as connection:
@@ -209,7 +218,7 @@ class SqlStore(AbstractStore):
 
     def message(self, pool, message_id):
         with self._database.read() as connection:
-            return _message(connection, pool, message_id)
+            return reading.message(connection, pool, message_id)
 
     def email(self, message_id):
         with self._database.read() as connection:
@@ -341,29 +350,11 @@ def _claimed(connection, message_id, owner, lease_until):
     row = connection.execute(
         sql.CLAIMED, {'of': message_id}).mappings().one()
     try:
-        message = _whole(connection, row)
+        message = reading.whole(connection, row)
     except (ValueError, TypeError, KeyError) as error:
         raise _Unreadable(message_id) from error
     return Claimed(
         Claim(message_id, owner, row['fence'], lease_until), message)
-
-
-def _message(connection, pool, message_id):
-    row = connection.execute(sql.MESSAGE, {
-        'of': message_id, 'in_pool': pool}).mappings().one_or_none()
-    if row is None:
-        raise NotFound(f'there is no message "{message_id}" in {pool}')
-    return _whole(connection, row)
-
-
-def _whole(connection, row):
-    """Return the message of a row, with its attempts and recipients."""
-    of = {'of': row['id']}
-    attempts = sorted(connection.execute(sql.ATTEMPTS, of).mappings(),
-                      key=lambda attempt: attempt['number'])
-    recipients = connection.execute(sql.RECIPIENTS, of).mappings()
-    return rows.message_of(row, map(rows.attempt_of, attempts),
-                           map(rows.recipient_of, recipients))
 
 
 def _held(claim, result):

@@ -1,0 +1,73 @@
+"""How recipients and messages follow what happened to their attempts.
+
+All of it is done in the transaction that writes the event itself.
+"""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, Update
+
+from stampman.helpers import recipients
+from stampman.helpers.delivery import Attempt, Kind, Message, State
+from stampman.store import _reading as reading
+from stampman.store import _statements as sql
+
+
+def follow(connection: Connection, all_others: Update, message_id: str,
+           status: State, reason: str,
+           whom: Sequence[str] | None = None) -> None:
+    """Set the status of the recipients `whom`, or of those that the
+    statement `all_others` is for."""
+    changes = {'of': message_id, 'becomes': status.value, 'why': reason}
+    if whom is None:
+        connection.execute(all_others, changes)
+    elif whom:
+        connection.execute(sql.FOLLOW_ONE, [
+            {**changes, 'whom': one.lower()} for one in whom])
+
+
+def settle(connection: Connection, attempt: Attempt,
+           message_id: str) -> None:
+    """Write what the end of an attempt settles that tells recipients
+    apart."""
+    row = connection.execute(
+        sql.CLAIMED, {'of': message_id}).mappings().one()
+    before = reading.whole(connection, row)
+    after = recipients.settle(before)
+    _write_recipients(connection, before, after)
+    if after.state is State.accepted:
+        connection.execute(sql.SETTLED, {
+            'of': message_id, 'twice': after.possible_duplicate})
+    elif attempt.outcome.kind is not Kind.uncertain:
+        connection.execute(sql.RECONSIDER, {
+            'of': message_id, 'at': attempt.ended_at})
+
+
+def conclude(connection: Connection, message: Message, state: State,
+             reason: str, others_at: float | None) -> None:
+    """Write what a person's word, already on the message and its attempts,
+    makes of one whose recipients fared differently."""
+    settled = recipients.settle(message)
+    _write_recipients(connection, message, settled)
+    left, status, due = recipients.left(settled), state, None
+    if state is State.accepted and left:
+        state = status = State.deferred
+        due = others_at
+    elif state in recipients.ENDED and message.accepted_by:
+        state = State.accepted
+    else:
+        due = message.next_attempt_at
+    connection.execute(sql.CONCLUDE, {
+        'of': message.id, 'becomes': state.value, 'next': due})
+    follow(connection, sql.FOLLOW, message.id, status, reason, left)
+
+
+def _write_recipients(connection, before, after):
+    changed = [
+        {'of': before.id, 'whom': is_now.email.lower(),
+         'becomes': str(is_now.status), 'why': is_now.reason,
+         'theirs': is_now.provider_message_id}
+        for was, is_now in zip(before.recipients, after.recipients)
+        if was != is_now]
+    if changed:
+        connection.execute(sql.SETTLE_ONE, changed)
