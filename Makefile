@@ -1,6 +1,7 @@
-# `make run` serves here, `make test` tests; each sets up what it needs.
+# `make run` serves here, `make demo` shows a failover, `make test` tests; each
+# sets up what it needs.
 
-.PHONY: run test test-all check pins clean .venv .venv-test
+.PHONY: run demo test test-all check docs pins clean .venv .venv-test
 .DEFAULT_GOAL := run
 
 # To use a certain Python: make run PYTHON=/path/to/python3.13
@@ -13,6 +14,10 @@ run: .venv
 	@.venv/bin/stampman init
 	@.venv/bin/stampman run
 
+# A failover in this terminal, with providers that only pretend.
+demo: .venv
+	@.venv/bin/stampman demo
+
 # All but the long tests: some minutes.
 test: .venv-test
 	.venv/bin/python -m pytest -m "not long" $(ARGS)
@@ -24,6 +29,10 @@ test-all: .venv-test
 # Only what reads the source, not what runs it: seconds.
 check: .venv-test
 	.venv/bin/python -m pytest -q tests/test_sanity.py
+
+# Write docs/providers.md anew.
+docs: .venv
+	.venv/bin/python tests/provider_docs.py
 
 # The stamp holds a sum of what is installed and where: a changed pin makes
 # a fresh .venv, and nothing else does. Python is looked for from /, so that

@@ -11,6 +11,7 @@ import secrets
 import shlex
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import click
@@ -208,6 +209,20 @@ def first_mail(url, domain, dotfile):
 
 
 @main.command()
+def demo():
+    """Show a failover, with providers that only pretend.
+
+    It needs no account and no config, takes a few seconds, sends nothing
+    and leaves nothing behind. Two simulated providers run on this machine;
+    the first goes down, rests and comes back, and loses an answer. You see
+    what an application is answered each time, and at the end what each
+    provider took. Exits with 1 if anything else happened than it says.
+    """
+    from stampman.demo import run as play
+    play()
+
+
+@main.command()
 def reload():
     """Check the config, and if it is valid make the server read it."""
     found = _open_gateway().environment
@@ -263,3 +278,54 @@ def _told(outcome):
     if outcome is None:
         return 'its answer could not be stored'
     return ': '.join(filter(None, (outcome.kind, outcome.reason)))
+
+
+@main.command()
+@click.option('--port', type=click.IntRange(0, 65535), default=8025,
+              show_default=True, help='The port of all but SMTP; 0: any.')
+@click.option('--smtp-port', type=click.IntRange(0, 65535), default=2525,
+              show_default=True, help='The port of SMTP; 0: any.')
+@click.option('--ledger', type=click.Path(dir_okay=False), help='A file '
+              'that gets a line of JSON for each message taken.')
+@click.option('--fault', 'faults', multiple=True, metavar='SPEC', help='What '
+              'goes wrong, such as "sendgrid:status=503,percent=50".')
+@click.option('--key', 'keys', multiple=True, metavar='PROVIDER=KEY',
+              help='The key that a provider wants to see.')
+@click.option('--domain', 'domains', multiple=True, help='A domain that may '
+              'send. Default: any may.')
+@click.option('--seed', type=int, help='Makes chance repeatable.')
+def simulate(port, smtp_port, ledger, faults, keys, domains, seed):
+    """Run fake providers on this machine, until stopped.
+
+    They take what SendGrid, Mailgun, Amazon SES, Mandrill and SMTP take,
+    deliver nothing, and can be told to fail.
+    """
+    from stampman.simulator import Simulator, WrongFault
+    try:
+        simulator = Simulator(
+            port, smtp_port=smtp_port, keys=_provider_keys(keys),
+            domains=domains, faults=faults, ledger=ledger, seed=seed)
+    except WrongFault as error:
+        raise click.BadParameter(str(error), param_hint='--fault') from None
+    except OSError as error:
+        place = ledger if error.filename else '--port or --smtp-port'
+        raise click.ClickException(f'{place}: {error.strerror}') from None
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    with simulator:
+        click.echo(simulator.described(), nl=False)
+        stopped.wait()
+
+
+def _provider_keys(words):
+    from stampman.simulator import KEYS
+    found = dict(word.partition('=')[::2] for word in words)
+    for name, key in found.items():
+        if name not in KEYS or not key or (
+                ':' in KEYS[name] and ':' not in key):
+            raise click.BadParameter(
+                f'{name!r} is not like PROVIDER=KEY; the default is: '
+                + ', '.join(f'{known}={KEYS[known]}' for known in KEYS),
+                param_hint='--key')
+    return found

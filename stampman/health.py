@@ -233,7 +233,8 @@ class Health:
             if condition.why == 'refused' and not condition.probed \
                     and _free_at(condition) <= now \
                     and self._try_out(key, version, condition, now):
-                self._change(key, self._of_probe(service.probe()))
+                self._change(key, self._of_probe(
+                    service.probe(), key == service.account))
 
     def _try_out(self, key, version, condition, now):
         """Take the one place of a trial; say if we have it."""
@@ -256,9 +257,10 @@ class Health:
             with_failure(was, now, chance, outcome.reason),
             now, outcome.retry_after)
 
-    def _of_probe(self, result):
+    def _of_probe(self, result, of_account):
+        """The domain of one pool does not keep the account from others."""
         now, chance = self._clock.now(), self._chance()
-        if result.ok is False:
+        if result.ok is False and not (of_account and result.domain_only):
             return lambda was: _rested(
                 was, 'refused', now, chance, result.detail)
         return lambda was: replace(was, probed=True, trial_until=0.0)

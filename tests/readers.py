@@ -7,13 +7,16 @@ by the standard library and by werkzeug.
 import base64
 import io
 import json
+import re
 from email import message_from_bytes, policy
+from email.header import decode_header, make_header
 from email.utils import getaddresses, parseaddr
 
 from werkzeug.formparser import parse_form_data
 
 OUR_HEADER = 'X-Stampman-Id'
 SWITCHES = {'yes': True, 'no': False}
+STATUSES = {'ENABLED': True, 'DISABLED': False, None: None}
 
 
 def read_form(request):
@@ -161,4 +164,90 @@ def _content(part):
     return part.get_payload(decode=True)
 
 
-READERS = {'sendgrid': read_sendgrid, 'mailgun': read_mailgun}
+def read_mandrill(request):
+    fields = json.loads(request.body)
+    assert fields.keys() == {'key', 'message', 'async'}
+    message = fields['message']
+    headers = dict(message['headers'])
+    replies = policy.default.header_factory(
+        'Reply-To', headers.pop('Reply-To', ''))
+    assert not replies.defects and message['preserve_recipients'] is True
+
+    def addressed(kind):
+        return [_pair(one) for one in message['to'] if one['type'] == kind]
+
+    def files(field):
+        return [(file['name'], file['type'],
+                 base64.b64decode(file['content'], validate=True))
+                for file in message.get(field, ())]
+
+    return {
+        'from': (message['from_email'], message.get('from_name', '')),
+        'to': addressed('to'), 'cc': addressed('cc'), 'bcc': addressed('bcc'),
+        'reply_to': _mailboxes(replies),
+        'subject': message.get('subject', ''),
+        'text': message.get('text'), 'html': message.get('html'),
+        'headers': headers, 'files': files('attachments'),
+        'inline': files('images'), 'tags': message.get('tags', []),
+        'metadata': message['metadata'],
+        'opens': message.get('track_opens'),
+        'clicks': message.get('track_clicks')}
+
+
+def read_amazon_ses(request):
+    fields = json.loads(request.body)
+    (form, content), = fields['Content'].items()
+    whom = fields['Destination']
+    pairs = [(tag['Name'], _tag_value(tag['Value']))
+             for tag in fields.get('EmailTags', ())]
+    tracking = fields.get('ConfigurationOverrides', {}).get('Tracking', {})
+    options = {
+        'tags': [text for name, text in pairs if _is_tag(name)],
+        'metadata': {name: text for name, text in pairs
+                     if not _is_tag(name)},
+        'opens': STATUSES[tracking.get('OpenTrackingEnabled')],
+        'clicks': STATUSES[tracking.get('ClickTrackingEnabled')]}
+    if form == 'Raw':
+        read = read_message(base64.b64decode(content['Data'], validate=True))
+        for field, name in (('to', 'ToAddresses'), ('cc', 'CcAddresses')):
+            assert [email for email, _ in read[field]] == whom.get(name, [])
+        return {**read, **options, 'bcc': [
+            (email, '') for email in whom.get('BccAddresses', ())]}
+    texts = {name: text['Data'] for name, text in content['Body'].items()
+             if text['Charset'] == 'UTF-8'}
+    assert content['Headers'] and len(content['Headers']) <= 15
+    return {
+        'from': _decoded(fields['FromEmailAddress']),
+        'to': list(map(_decoded, whom.get('ToAddresses', ()))),
+        'cc': list(map(_decoded, whom.get('CcAddresses', ()))),
+        'bcc': list(map(_decoded, whom.get('BccAddresses', ()))),
+        'reply_to': list(map(_decoded, fields.get('ReplyToAddresses', ()))),
+        'subject': content['Subject']['Data'],
+        'text': texts.get('Text'), 'html': texts.get('Html'),
+        'headers': {header['Name']: header['Value']
+                    for header in content['Headers']},
+        'files': [], 'inline': [], **options}
+
+
+def _is_tag(name):
+    return re.fullmatch('stampman_tag_[0-9]+', name) is not None
+
+
+def _tag_value(text):
+    assert re.fullmatch('[A-Za-z0-9_-]{1,256}', text)
+    if not text.startswith('b64_'):
+        return text
+    encoded = text.removeprefix('b64_')
+    return base64.urlsafe_b64decode(
+        encoded + '=' * (-len(encoded) % 4)).decode()
+
+
+def _decoded(text):
+    """A mailbox in ASCII, its name perhaps in encoded words."""
+    assert text.isascii()
+    email, name = _parsed(text)
+    return email, str(make_header(decode_header(name)))
+
+
+READERS = {'amazon_ses': read_amazon_ses, 'mailgun': read_mailgun,
+           'mandrill': read_mandrill, 'sendgrid': read_sendgrid}

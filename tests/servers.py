@@ -80,6 +80,11 @@ class Recorder:
         """Set what is answered when no scripted answer is left."""
         self._default = Given(status, body, headers)
 
+    def answer_by(self, answer: Callable[[Recorded], Given]) -> None:
+        """Set what makes the answer from the request, when no scripted one
+        is left."""
+        self._default = answer
+
     def script(self, *answers: Given | tuple | int) -> None:
         """Queue answers, each used for one request, in this order."""
         for answer in answers:
@@ -112,7 +117,7 @@ class Recorder:
                      else self._default)
             self._changed.notify_all()
         self._open.wait(PATIENCE)
-        return given
+        return given(request) if callable(given) else given
 
     def __enter__(self):
         self._thread = threading.Thread(

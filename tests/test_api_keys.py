@@ -164,7 +164,7 @@ def test_who_knows_nothing_sees_services_but_not_how_they_are(server):
     for key, fields in ((None, {'name', 'provider', 'priority'}),
                         (POOL_KEY, {'name', 'provider', 'priority', 'state'}),
                         (ADMIN_KEY, {'name', 'provider', 'priority', 'state',
-                                     'account'})):
+                                     'account', 'carries'})):
         pool = server.get('/example.com/', key).json
         assert set(pool['services'][0]) == fields
     assert 'services' not in server.get('/').json['pools'][0]

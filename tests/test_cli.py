@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from servers import Recorder
-
 ROOT = Path(__file__).parent.parent
 POOL = {
     'domain': 'example.com', 'api_key': '${STAMPMAN_POOL_KEY}',
@@ -170,21 +168,6 @@ def test_check_warns_of_messages_whose_pool_is_gone(ready):
         {**POOL, 'domain': 'other.example'}]})
     result = ready.run('check')
     assert '1 messages of example.com are deferred' in result.stderr
-
-
-@pytest.mark.parametrize('scopes, code, told', [
-    (['mail.send'], 0, 'sendgrid: ok'),
-    (['alerts.read'], 1, 'mail.send')])
-def test_check_live_asks_the_provider(ready, scopes, code, told):
-    with Recorder() as provider:
-        provider.answer(200, {'scopes': scopes})
-        ready.configure_services(sendgrid={
-            'api_key': 'a-key-of-a-provider', 'base_url': provider.url})
-        result = ready.run('check', '--live')
-    assert result.returncode == code
-    assert told in result.stdout
-    assert [(one.method, one.path) for one in provider.requests] == [
-        ('GET', '/v3/scopes')]
 
 
 def test_send_delivers_without_a_server(ready):

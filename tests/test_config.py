@@ -266,7 +266,7 @@ WRONG = [
      {'pools[0].services.Send Grid': 'a service is named with a-z',
       'pools[0].services.capture': 'must be an object'}),
     ({'pools': [pool(services={'pigeon': {}, 'x': {'provider': 5}})]},
-     {'pools[0].services.pigeon.provider': 'these are: capture, mailgun',
+     {'pools[0].services.pigeon.provider': 'these are: amazon_ses, capture',
       'pools[0].services.x.provider': '"5" is not a provider'}),
     ({'pools': [pool(services={'sendgrid': {
         'apikey': 'x', 'region': 'mars', 'priority': 1.5, 'enabled': 'no',

@@ -111,8 +111,9 @@ def test_the_line_that_make_run_prints_works_when_pasted(served):
 
 
 def test_a_failover_is_seen(served):
-    told = paste(served, block('failover.json'))
-    assert re.search('sendgrid: deferred.*capture: accepted', told, re.DOTALL)
+    told = paste(served, block('make demo'))
+    assert re.search('service_used: mailgun\n +services_fail: sendgrid: HTTP '
+                     '503.*All 11 emails have been taken', told, re.DOTALL)
 
 
 @pytest.mark.parametrize('block', re.findall(

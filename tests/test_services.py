@@ -1,6 +1,7 @@
 """Every provider by its data: settings, requests, answers, probes."""
 
 import base64
+import functools
 import json
 import re
 import sys
@@ -16,8 +17,8 @@ from stampman.services import providers, service_class
 from stampman.services.base import (
     AbstractEmailService, HttpEmailService, SendContext)
 
-from readers import read_form, read_form_by_email
-from servers import Recorder
+from readers import READERS, read_form, read_form_by_email
+from servers import Given, Recorder
 
 NOW = 1_800_000_000.0       # 2027-01-15 08:00:00 UTC
 CLOCK = Clock(lambda: NOW, time.monotonic)
@@ -55,6 +56,22 @@ def an_email(**fields):
                        'content': 'Hello', **fields}).email()
 
 
+def let_accept(server, provider):
+    """Let the server take every email, as the provider would."""
+    server.answer_by(functools.partial(acceptance, provider))
+
+
+def acceptance(provider, request):
+    """Return the answer of the data, for `each` recipient if it says so."""
+    accepts = DATA[provider]['accepts']
+    status, body, *headers = accepts['answer']
+    if accepts.get('each'):
+        read = READERS[provider](request)
+        body = [{**entry, 'email': email} for entry in body
+                for email, _ in read['to'] + read['cc'] + read['bcc']]
+    return Given(status, body, *headers)
+
+
 def data(kind):
     return [pytest.param(name, case, id=f'{name}: {case["name"]}')
             for name in HTTP for case in DATA[name][kind]]
@@ -63,7 +80,7 @@ def data(kind):
 @pytest.mark.parametrize('provider, case', data('requests'))
 def test_an_email_becomes_the_request_that_the_sheet_asks_for(
         provider, case, server):
-    server.answer(*DATA[provider]['accepts']['answer'])
+    let_accept(server, provider)
     outcome = service(
         provider, server.url, **case.get('settings', {})).send_email(
             submission(case['email']).email(), context())
@@ -113,6 +130,7 @@ def test_a_probe_says_whether_we_may_send(provider, case, server):
     result = service(provider, server.url).probe()
     assert result.ok is case['ok'], result.detail
     assert case['detail'] in result.detail
+    assert result.domain_only is case.get('domain_only', False)
     sent = server.requests[before:]
     assert len(sent) == len(case['answers'])
     for request, expected in zip(sent, DATA[provider]['probe'], strict=True):

@@ -16,7 +16,7 @@ from stampman.services import service_class
 from readers import OUR_HEADER, READERS, read_form, read_form_by_email
 from servers import Recorder
 from test_services import (
-    ATTEMPT, DATA, HTTP, MESSAGE, an_email, context, service)
+    ATTEMPT, HTTP, MESSAGE, an_email, context, let_accept, service)
 
 EMAILS = json.loads(
     (Path(__file__).parent / 'emails.json').read_text('utf-8'))
@@ -32,7 +32,7 @@ def server():
 
 def delivered(provider, email, server):
     """Send; return the outcome, and the request if there was one."""
-    server.answer(*DATA[provider]['accepts']['answer'])
+    let_accept(server, provider)
     before = len(server.requests)
     outcome = service(provider, server.url).send_email(email, context())
     sent = server.requests[before:]
@@ -80,7 +80,10 @@ def as_in_mime(said):
                       for name, kind, content in said['files']]}
 
 
-CHANGES = {'sendgrid': lambda said, _: as_sendgrid_has_it(said),
+CHANGES = {'amazon_ses': lambda said, sent: (
+               as_in_mime(said) if 'Raw' in sent.json['Content'] else said),
+           'mandrill': lambda said, _: said,
+           'sendgrid': lambda said, _: as_sendgrid_has_it(said),
            'mailgun': lambda said, sent: (
                as_in_mime(said) if sent.path.endswith('.mime') else said)}
 
@@ -137,7 +140,7 @@ FIELDS = {
     'track_opens': True, 'track_clicks': True,
 }
 # What a provider has no place for, and its sheet says so.
-NO_PLACE = {'mailgun': {'WalkInline.png'}}
+NO_PLACE = {'mailgun': {'WalkInline.png'}, 'mandrill': {'WalkInline.png'}}
 
 
 def strings(value):
@@ -155,11 +158,14 @@ def strings(value):
 
 def haystack(request):
     """Return a request's body, and what is base64 in it in the clear."""
-    body = request.body.decode('utf-8', 'replace')
-    found = [body]
-    for text in re.findall('[A-Za-z0-9+/]{8,}=*', body):
+    return in_the_clear(request.body.decode('utf-8', 'replace'))
+
+
+def in_the_clear(text):
+    found = [text]
+    for encoded in re.findall('[A-Za-z0-9+/]{8,}=*', text):
         try:
-            found.append(base64.b64decode(text).decode())
+            found.append(in_the_clear(base64.b64decode(encoded).decode()))
         except (binascii.Error, UnicodeDecodeError):
             continue
     return '\n'.join(found)

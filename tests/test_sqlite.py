@@ -257,13 +257,10 @@ def test_the_migrations_make_exactly_the_schema(fresh, tmp_path):
         schema.metadata.create_all(connection)
         declared = connection.exec_driver_sql(made).all()
     other.close()
-    assert list(map(in_words, migrated)) == list(map(in_words, declared))
-
-
-def in_words(made):
-    """A column that was added stands behind the constraints."""
-    name, text = made
-    return name, sorted(re.findall(r'\w+', text))
+    # A column that was added stands behind the constraints.
+    assert [(name, sorted(re.findall(r'\w+', text)))
+            for name, text in migrated] == [
+        (name, sorted(re.findall(r'\w+', text))) for name, text in declared]
 
 
 # -- plans -------------------------------------------------------------------

@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from stampman.services.transport import Answer
+from stampman.services.transport import Answer, Request, Transport
 
-from calling import call
+from calling import PLENTY, REAL, call
 from servers import Recorder
 
 NOW = 1_800_000_000.0       # seconds since the epoch: the next line's time
@@ -118,4 +118,16 @@ def test_64_kb_of_a_body_are_kept(size, kept, complete):
     with Recorder() as provider:
         provider.answer(200, b'x' * size)
         answered = call(provider.url)
+    assert (len(answered.body), answered.complete) == (kept, complete)
+
+
+@pytest.mark.parametrize('size, kept, complete', [
+    (0, 0, True), (65_537, 65_537, True), (100_000, 100_000, True),
+    (100_001, 100_000, False), (2_000_000, 100_000, False)])
+def test_a_request_may_ask_for_more_of_a_body(size, kept, complete):
+    with Recorder() as provider:
+        provider.answer(200, b'x' * size)
+        answered = Transport(REAL).call(Request(
+            'GET', provider.url, {}, max_answer=100_000),
+            REAL.monotonic() + PLENTY)
     assert (len(answered.body), answered.complete) == (kept, complete)

@@ -113,7 +113,7 @@ def test_the_rounds_probe_whom_a_refusal_has_rested(world):
     world.time.pass_by(400)
     world.provider.answer(200, {'scopes': ['mail.send']})
     worker.make_rounds()
-    assert world.provider.requests[-1].path == '/v3/scopes'
+    assert world.provider.requests[1].path == '/v3/scopes'
     accept(world.provider)
     assert worker.step()
     assert world.state(message) is State.accepted

@@ -138,6 +138,9 @@ class ServiceAnswer(Answer):
     until: str | None = Field(None, description='rests until (RFC 3339)')
     reason: str | None = None
     account: str | None = None
+    carries: dict[str, str] | None = Field(
+        None, description='what its provider can carry, in words, by topic; '
+        'for an admin only')
 
 
 class PoolAnswer(Answer):

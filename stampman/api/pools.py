@@ -19,7 +19,7 @@ def index():
     service that will take it.
 
     With an admin's key this page also shows the services, how they are,
-    and how many messages wait.
+    what each can carry, and how many messages wait.
     """
     return _pools(auth.caller())
 
@@ -42,7 +42,9 @@ def pool(domain):
 
     Each email goes to the first service that takes it. A service that
     fails, or that holds us back, rests for a while and is skipped until
-    then: with the pool's key, or an admin's, this page shows which.
+    then: with the pool's key, or an admin's, this page shows which. To an
+    admin it also shows what each service can carry; an email that is more
+    than that goes to the next one.
     """
     return _pool(domain, auth.caller())
 
@@ -127,7 +129,9 @@ def _service(service, health, asking):
     return answers.ServiceAnswer(
         name=service.name, provider=service.provider,
         priority=service.settings.priority,
-        account=service.account if asking.admin else None,
+        **({'account': service.account,
+            'carries': service.capabilities.described()}
+           if asking.admin else {}),
         **({} if health is None else {
             'state': health.state, 'until': answers.rfc3339(health.until),
             'reason': health.reason or None}))

@@ -88,19 +88,19 @@ class Capabilities:
             ('content types without parameters', self.needs_plain_types),
         ) if needed]
         return {
-            'size': _most(self.max_request, 'bytes as sent to it'),
-            'recipients': _most(self.max_recipients, 'recipients'),
+            'size': _most(self.max_request, ' bytes as sent to it'),
+            'recipients': _most(self.max_recipients),
             'some recipients alone': _YES[self.envelope],
             'addresses': 'any' if self.smtputf8 else
             'ASCII before the @, any domain',
             'inline parts': 'images' if self.inline_images_only else 'any',
             'headers': 'any that can be set',
             'tags': ', '.join(filter(None, (
-                _most(self.max_tags, 'tags'),
+                _most(self.max_tags),
                 self.max_tag_length and
-                f'of {self.max_tag_length} characters',
+                f'of up to {self.max_tag_length} characters',
                 self.ascii_tags and 'ASCII'))),
-            'metadata': _most(self.max_metadata, 'bytes as JSON'),
+            'metadata': _most(self.max_metadata, ' bytes as JSON'),
             'tracking switches': _YES[self.tracking],
             'needs': ', '.join(needs) or 'nothing more',
             'notes': ' '.join(self.notes)}
@@ -109,8 +109,10 @@ class Capabilities:
 _YES = {True: 'yes', False: 'no'}
 
 
-def _most(limit, what):
-    return 'any' if limit is None else f'{limit:,} {what}'
+def _most(limit, unit=''):
+    if not limit:
+        return 'none' if limit == 0 else 'any'
+    return f'up to {limit:,}{unit}'
 
 
 def over(count: int, most: int | None, what: str) -> str:

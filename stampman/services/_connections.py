@@ -3,8 +3,6 @@
 import functools
 import http.client
 import io
-import socket
-import ssl
 import threading
 import weakref
 from collections import deque
@@ -15,8 +13,9 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
+from stampman.services._dial import dial, in_words
 from stampman.services._wire import (
-    MAX_BODY, PIECE, Broken, Call, Reply, Stage, Trouble, Wire)
+    PIECE, Broken, Call, Reply, Stage, Trouble, Wire)
 
 MAX_IDLE = 100      # connections to one host that are kept
 
@@ -50,25 +49,8 @@ class _Exchanging:
         self.call = call
         until = call.means.clock.monotonic() + call.means.connect_limit
         self._setup_left = functools.partial(call.left, until)
-        try:
+        with in_words(lambda: self._peer):
             connect()
-        except Trouble:
-            raise
-        except ssl.SSLCertVerificationError as error:
-            raise Trouble(f'the certificate of {self._peer} is not valid: '
-                          f'{error.verify_message}', alert=True) from error
-        except TimeoutError as error:
-            raise Trouble(f'no connection to {self._peer} in time'
-                          ) from error
-        except ssl.SSLEOFError as error:
-            raise Trouble(f'{self._peer} closed the connection during the '
-                          'TLS handshake') from error
-        except ssl.SSLError as error:
-            raise Trouble(f'no TLS with {self._peer}: {error.reason}',
-                          alert=True) from error
-        except OSError as error:
-            raise Trouble(f'no connection to {self._peer}: '
-                          f'{error.strerror}') from error
 
     def connect(self):
         super().connect()
@@ -82,28 +64,8 @@ class _Exchanging:
 
     def _new_conn(self):
         """Try each address, each with its share of the time."""
-        found = self.call.means.names.find(
-            self._dns_host, self.port, self._setup_left())
-        for others, address in zip(range(len(found))[::-1], found):
-            share = self._setup_left() / (others + 1)
-            try:
-                return self._reach(address, share)
-            except OSError:
-                if not others:
-                    raise
-
-    def _reach(self, address, seconds):
-        family, kind, protocol, _, place = address
-        sock = socket.socket(family, kind, protocol)
-        try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.settimeout(seconds)
-            sock.connect(place)
-            sock.settimeout(self._setup_left())
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+        return dial(self.call.means.names, self._dns_host, self.port,
+                    self._setup_left)
 
     def _tunnel(self):
         """Ask the proxy for a way through, as urllib3 does, but in time."""
@@ -130,7 +92,7 @@ class _Exchanging:
 
     def exchange(self, call: Call, method, url, body, headers
                  ) -> tuple[http.client.HTTPResponse, bytes]:
-        """Return the answer and its body, up to one byte over MAX_BODY."""
+        """Return the answer and its body, up to one byte too much."""
         self.call = call
         self.wire.begin(call.left)
         unwritten = None
@@ -155,8 +117,8 @@ class _Exchanging:
         self.wire.in_head = False
         if call.stage is Stage.written:
             call.stage = Stage.answered
-        data = reply.read(MAX_BODY + 1)
-        if reply.length and len(data) <= MAX_BODY:
+        data = reply.read(call.max_body + 1)
+        if reply.length and len(data) <= call.max_body:
             raise Trouble(_CUT[call.stage])
         return reply, data
 

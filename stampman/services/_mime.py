@@ -10,10 +10,10 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from email import policy
-from email.parser import BytesParser
+from email.parser import Parser
 from email.utils import format_datetime
 from urllib.parse import quote
 
@@ -33,22 +33,38 @@ _PARAMETERS = re.compile(r'(?:[^;"]|"[^"]*")+;?')
 
 
 def render(email: Email, date: float, message_id: str,
-           headers: Mapping[str, str] = {}) -> bytes:
+           headers: Mapping[str, str | Sequence[str]] = {},
+           utf8: bool = False) -> bytes:
     """Return `email` as a message, without its Bcc, with CRLF at line ends.
 
     `date` is in seconds since the epoch, `message_id` has no angle brackets,
-    `headers` stand beside the email's own. Raises CannotCarry for an address
-    that needs SMTPUTF8, and where the message would not be read back as it
-    was meant.
+    `headers` stand beside the email's own, one of several values as often.
+    `utf8`: an address may stand there in UTF-8 (RFC 6532). Raises
+    CannotCarry for an address that needs that, and where the message would
+    not be read back as it was meant.
     """
+    if not utf8 and not all(a.is_ascii for a in named_in(email)):
+        raise CannotCarry('an address needs SMTPUTF8 (RFC 6531)')
     wanted = _header(email, date, message_id, headers)
     lines = [_folded(name, tokens) for name, _, tokens in wanted]
     # Not to be guessed before the email is there, so it is not in there.
     seed = hashlib.sha256(message_id.encode()).hexdigest()[:24]
     message = '\r\n'.join((*lines, 'MIME-Version: 1.0', '')).encode(
-        'ascii') + _body(email, seed)
+        'utf-8' if utf8 else 'ascii') + _body(email, seed)
     _check(message, [(name, value) for name, value, _ in wanted])
     return message
+
+
+def named_in(email: Email) -> tuple[Address, ...]:
+    """Return all whom the header names."""
+    return (email.sender, *email.recipients, *email.cc, *email.reply_to)
+
+
+def is_plain(text: str) -> bool:
+    """Say whether a header's text is ASCII, and can stay readable."""
+    return (text.isascii() and '=?' not in text
+            and ' ' * LINE not in text
+            and max(map(len, text.split(' '))) <= LONGEST_WORD)
 
 
 def _header(email, date, message_id, headers):
@@ -61,7 +77,9 @@ def _header(email, date, message_id, headers):
     texts = {'Subject': email.subject, 'Date': sent,
              'Message-ID': f'<{message_id}>', **email.headers, **headers}
     return fields + [(name, text, _words(text))
-                     for name, text in texts.items()
+                     for name, values in texts.items()
+                     for text in ((values,) if isinstance(values, str)
+                                  else values)
                      if text or name != 'Subject']
 
 
@@ -79,12 +97,7 @@ def _folded(name, tokens):
 
 def _words(text):
     """A text that is ASCII stays readable, if its words fit on lines."""
-    words = text.split(' ')
-    if (text.isascii() and '=?' not in text
-            and ' ' * LINE not in text
-            and max(map(len, words)) <= LONGEST_WORD):
-        return words
-    return _encoded(text)
+    return text.split(' ') if is_plain(text) else _encoded(text)
 
 
 def _encoded(text):
@@ -99,11 +112,17 @@ def _encoded(text):
             for chunk in chunks]
 
 
-def _mailboxes(addresses: Iterable[Address]):
+def mailboxes(addresses: Iterable[Address]) -> str:
+    """Return `addresses`, all of them ASCII, as a header's value, unfolded.
+
+    Names that are not ASCII stand there in encoded words.
+    """
+    return ' '.join(_mailboxes(addresses))
+
+
+def _mailboxes(addresses):
     tokens = []
     for address in addresses:
-        if not address.is_ascii:
-            raise CannotCarry('an address needs SMTPUTF8 (RFC 6531)')
         tokens += _phrase(address.name)
         tokens.append(f'<{address.email}>,' if address.name
                       else f'{address.email},')
@@ -228,7 +247,7 @@ def _is_short(raw):
 def _check(message, wanted):
     """Parse the header and hold it against what was meant."""
     head = message.partition(b'\r\n\r\n')[0] + b'\r\n\r\n'
-    parsed = BytesParser(policy=policy.SMTP).parsebytes(head)
+    parsed = Parser(policy=policy.SMTPUTF8).parsestr(head.decode())
     found = [(name, _value(header)) for name, header in parsed.items()
              if name not in OF_BODY]
     if found != [(name, _same(value)) for name, value in wanted]:

@@ -125,10 +125,12 @@ class Call(Timeout):
     requests hands it down to the connection, as any other time-out.
     """
 
-    def __init__(self, means: Means, deadline: float):
+    def __init__(self, means: Means, deadline: float,
+                 max_body: int = MAX_BODY):
         super().__init__()
         self.means = means
         self.deadline = deadline
+        self.max_body = max_body
         self.stage = Stage.nothing
 
     def left(self, until: float | None = None) -> float:
@@ -219,6 +221,10 @@ class Wire:
             raise Trouble('the connection was closed before the request '
                           'was fully written')
         self._early += heard
+        self._judge_early()
+
+    def _judge_early(self):
+        """Raise Early for a final answer; HTTP has interim ones too."""
         if len(self._early) > 9:
             self._watching = False
             if self._early[9:10] != b'1':       # HTTP/1.1 1xx: go on

@@ -8,6 +8,7 @@ probe. All else is here.
 
 import functools
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
@@ -30,7 +31,8 @@ from stampman.services.transport import (
 __all__ = [
     'ALERT', 'DOMAIN_ONLY', 'FALLBACK', 'THROTTLED', 'AbstractEmailService',
     'CannotCarry', 'Capabilities', 'HttpEmailService', 'NoCredentials',
-    'ProbeResult', 'Rule', 'SendContext', 'over', 'rule_for', 'to_json']
+    'ProbeResult', 'Rule', 'SendContext', 'all_of', 'over', 'rule_for',
+    'to_json']
 
 # A large email takes longer: seconds a call gets for each byte above 256 KiB.
 SECONDS_PER_BYTE = 1 / 250_000
@@ -44,11 +46,23 @@ LONGEST_THROTTLE = 600
 class ProbeResult(NamedTuple):
     """What a provider says of our credentials.
 
-    `ok` is None where it cannot be known without sending.
+    `ok` is None where it cannot be known without sending. `domain_only`:
+    what speaks against us is the sender's domain, not the account.
     """
 
     ok: bool | None
     detail: str
+    domain_only: bool = False
+
+
+def all_of(*parts: ProbeResult) -> ProbeResult:
+    """Return what the parts of a probe come to: all that speaks against
+    us, else the first one's word with the details of all."""
+    against = [part for part in parts if part.ok is False]
+    return ProbeResult(
+        False if against else parts[0].ok,
+        '; '.join(part.detail for part in against or parts),
+        bool(against) and all(part.domain_only for part in against))
 
 
 class AbstractEmailService(ABC):
@@ -131,6 +145,9 @@ class HttpEmailService(AbstractEmailService):
     """A provider spoken to over HTTP: one request, one answer."""
 
     rules: ClassVar[tuple[Rule, ...]] = ()
+    # How many of the probes must be answered; None: all. What the later
+    # ones would tell is just not known without an answer.
+    needed_probes: ClassVar[int | None] = None
     # What a throttle of more than LONGEST_THROTTLE comes to.
     quota_used_up: ClassVar[Rule] = Rule(
         Kind.refused, flags=ALERT, note='the quota is used up')
@@ -156,9 +173,10 @@ class HttpEmailService(AbstractEmailService):
         """Return requests that only read, and tell whether we may send."""
 
     @abstractmethod
-    def interpret_probe(self, *answers: Answer) -> ProbeResult:
+    def interpret_probe(self, *answers: Answer | None) -> ProbeResult:
         """Return what the answers to the probes, in their order, say of our
-        credentials, and of this domain."""
+        credentials, and of this domain. None is a later one than
+        `needed_probes` that was not answered."""
 
     def words(self, answer: Answer) -> str:
         """Return the provider's own words, which `rules` search."""
@@ -219,9 +237,12 @@ class HttpEmailService(AbstractEmailService):
         try:
             answers = []
             for request in self.build_probes():
-                answers.append(self.transport.call(request, deadline))
-                if isinstance(answers[-1], Fault):
-                    return ProbeResult(False, self.masked(answers[-1].reason))
+                answer = self.transport.call(request, deadline)
+                if isinstance(answer, Fault):
+                    if len(answers) < (self.needed_probes or math.inf):
+                        return ProbeResult(False, self.masked(answer.reason))
+                    answer = None
+                answers.append(answer)
         except NoCredentials as error:
             return ProbeResult(False, str(error))
         return self.interpret_probe(*answers)

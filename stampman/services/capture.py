@@ -6,13 +6,15 @@ the browser shows it; nothing leaves Stampman, and every answer says so by
 """
 
 from stampman.helpers.delivery import Kind, Outcome
-from stampman.services.base import AbstractEmailService, ProbeResult
+from stampman.services.base import (
+    AbstractEmailService, Capabilities, ProbeResult)
 
 
 class CaptureEmailService(AbstractEmailService):
     """Takes whatever can be an email."""
 
     provider = 'capture'
+    capabilities = Capabilities(smtputf8=True, envelope=True)
 
     def send_email(self, email, context):
         return Outcome(

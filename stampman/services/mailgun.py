@@ -5,10 +5,13 @@ cannot be probed. `region` is where the domain lives, `us` or `eu`;
 `sending_domain` is the domain's name at Mailgun, if not the pool's.
 
 Mailgun says 200 with an `id` in JSON, or it may not have taken the email:
-an error of its own (5xx) was seen on emails that went out. It keeps no
-idempotency key. An inline part has its content id for a file name there. An
-email with nobody in To, or for some of its recipients alone, goes as MIME,
-which Mailgun takes for any recipients.
+an error of its own (5xx) was seen on emails that went out. It takes an email
+for all its recipients or for none, and keeps no idempotency key. An inline
+part has its content id for a file name there. An email with nobody in To, or
+for some of its recipients alone, goes as MIME, which Mailgun takes for any
+recipients.
+
+The probe asks for the domain's state, and whether its queue is disabled.
 """
 
 import base64
@@ -17,11 +20,11 @@ from typing import Literal
 from urllib.parse import quote
 
 from stampman.helpers.config import Domain, Secret, ServiceSettings
-from stampman.helpers.delivery import Kind
+from stampman.helpers.delivery import MAX_REASON, Kind
 from stampman.services import _mime
 from stampman.services.base import (
     ALERT, DOMAIN_ONLY, Capabilities, HttpEmailService, ProbeResult, Rule,
-    over)
+    all_of, over)
 from stampman.services.transport import Request
 
 BASE_URLS = {
@@ -48,6 +51,7 @@ class MailgunEmailService(HttpEmailService):
 
     provider = 'mailgun'
     Settings = Settings
+    needed_probes = 1
     capabilities = Capabilities(
         max_request=25_000_000, max_recipients=1000, ascii_tags=True,
         envelope=True, notes=(
@@ -120,22 +124,42 @@ class MailgunEmailService(HttpEmailService):
         return float(told[1]) if told else answer.retry_after
 
     def build_probes(self):
-        url = f'{self.base_url}/v4/domains/{self._domain_path}'
-        return [Request('GET', url, self._auth())]
+        domain = self._domain_path
+        return [Request('GET', f'{self.base_url}/{path}', self._auth())
+                for path in (f'v4/domains/{domain}',
+                             f'v3/domains/{domain}/sending_queues')]
 
-    def interpret_probe(self, answer):
+    def interpret_probe(self, domain, queues):
+        return all_of(self._of_domain(domain), self._of_queue(queues))
+
+    def _of_domain(self, answer):
         name = self.sending_domain
         if answer.status in (401, 403):
             return ProbeResult(None, f'HTTP {answer.status}: a domain\'s '
                                'sending key, or a wrong one: cannot be probed')
         if answer.status == 404:
-            return self.refuses(answer, f'{name} is not known there')
-        told = answer.json if answer.status == 200 else None
-        domain = told.get('domain') if isinstance(told, dict) else None
-        state = domain.get('state') if isinstance(domain, dict) else None
+            return self.refuses(answer, f'{name} is not known there'
+                                )._replace(domain_only=True)
+        state = _told(answer, 'domain').get('state')
         if not isinstance(state, str) or state not in DOMAIN_STATES:
             return self.refuses(answer, 'no state of the domain')
-        return ProbeResult(DOMAIN_STATES[state], f'{name} is {state}')
+        return ProbeResult(DOMAIN_STATES[state], f'{name} is {state}',
+                           domain_only=not DOMAIN_STATES[state])
+
+    def _of_queue(self, answer):
+        """The queue of what is to be sent at once."""
+        queue = _told(answer, 'regular')
+        if not isinstance(queue.get('is_disabled'), bool):
+            return ProbeResult(
+                None, 'whether its queue is disabled cannot be known')
+        if not queue['is_disabled']:
+            return ProbeResult(True, 'its queue is open')
+        why = queue.get('disabled')
+        told = [f'until {why["until"]}' if why.get('until') else '',
+                str(why.get('reason') or '')] if isinstance(why, dict) else ()
+        return ProbeResult(False, self.masked(': '.join(filter(None, (
+            f'the queue of {self.sending_domain} is disabled', *told)))
+            )[:MAX_REASON], domain_only=True)
 
     def _mime_parts(self, email, context):
         """`to` is the envelope here; whom the email names stands in it."""
@@ -222,6 +246,13 @@ def _multipart(parts, seed):
     return boundary, b'\r\n'.join((
         *(delimiter + b'\r\n' + part for part in parts),
         delimiter + b'--', b''))
+
+
+def _told(answer, name):
+    """The object of that name in a probe's answer, or an empty one."""
+    told = answer.json if answer and answer.status == 200 else None
+    found = told.get(name) if isinstance(told, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def _message(answer):

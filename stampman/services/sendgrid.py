@@ -5,21 +5,26 @@ a subuser pinned to the EU, whose mail the global host refuses, and else
 `global`.
 
 SendGrid says 202 with the header `X-Message-Id`, or it has not taken the
-email. It keeps no idempotency key. A display name reaches it without `;` and
-`,`, which it does not allow. An email without a To or without a subject, and
-an attachment whose type has parameters, it cannot carry.
+email; it takes one for all its recipients or for none. It keeps no
+idempotency key. A display name reaches it without `;` and `,`, which it does
+not allow. An email without a To or without a subject, and an attachment
+whose type has parameters, it cannot carry.
+
+The probe asks for the scopes, which any key may read, and as far as the key
+may for the authenticated domains, the verified senders and the credits.
 """
 
 import base64
 import re
 from email.utils import parsedate_to_datetime
 from typing import Literal
+from urllib.parse import quote
 
 from stampman.helpers.config import Secret, ServiceSettings
 from stampman.helpers.delivery import Kind
 from stampman.services.base import (
     ALERT, DOMAIN_ONLY, Capabilities, HttpEmailService, ProbeResult, Rule,
-    to_json)
+    all_of, to_json)
 from stampman.services.transport import Request
 
 BASE_URLS = {
@@ -27,6 +32,8 @@ BASE_URLS = {
     'eu': 'https://api.eu.sendgrid.com',
 }
 SCOPE = 'mail.send'
+ANSWER_OF_PROBE = 800_000    # bytes: lists of domains and senders
+MAX_DATE = 30           # characters of the day when a quota is new
 LONGEST_RESET = 3600    # seconds; a later X-RateLimit-Reset is not a time
 
 
@@ -42,6 +49,7 @@ class SendgridEmailService(HttpEmailService):
 
     provider = 'sendgrid'
     Settings = Settings
+    needed_probes = 1
     capabilities = Capabilities(
         max_request=29_999_999, max_recipients=1000, max_tags=10,
         max_tag_length=255, max_metadata=10_000, needs_to=True,
@@ -109,21 +117,61 @@ class SendgridEmailService(HttpEmailService):
             return self.clock.now()
 
     def build_probes(self):
-        """Any key may read its own scopes."""
-        return [Request('GET', f'{self.base_url}/v3/scopes', self._auth())]
+        """Any key may read its own scopes; the rest not every key may."""
+        domain = quote(self.domain, safe='')
+        paths = ('scopes', f'whitelabel/domains?domain={domain}',
+                 'verified_senders', 'user/credits')
+        return [Request('GET', f'{self.base_url}/v3/{path}', self._auth(),
+                        max_answer=ANSWER_OF_PROBE) for path in paths]
 
-    def interpret_probe(self, answer):
+    def interpret_probe(self, scopes, domains, senders, balance):
+        return all_of(self._of_scopes(scopes),
+                      self._of_domain(domains, senders),
+                      self._of_balance(balance))
+
+    def _of_scopes(self, answer):
         if answer.status == 401:
             return self.refuses(answer, 'the key is not valid')
         if answer.status == 403:
             return self.refuses(answer, 'the key or the account is barred')
-        told = answer.json if answer.status == 200 else None
-        scopes = told.get('scopes') if isinstance(told, dict) else None
+        scopes = _object(_told(answer)).get('scopes')
         if not isinstance(scopes, list):
             return self.refuses(answer, 'no list of scopes')
         if SCOPE not in scopes:
             return ProbeResult(False, f'the key lacks the scope {SCOPE}')
         return ProbeResult(True, f'the key has the scope {SCOPE}')
+
+    def _of_domain(self, domains, senders):
+        """An address can be verified where its domain is not."""
+        known = _told(domains)
+        if not isinstance(known, list):
+            return ProbeResult(None, f'whether {self.domain} is '
+                               'authenticated there cannot be known')
+        if any(one.get('valid') is True and self._is_domain(one.get('domain'))
+               for one in _objects(known)):
+            return ProbeResult(True, f'{self.domain} is authenticated there')
+        told = f'{self.domain} is not authenticated there'
+        if any(one.get('verified') is True and self._is_domain(
+                str(one.get('from_email')).rpartition('@')[2])
+               for one in _objects(_object(_told(senders)).get('results'))):
+            return ProbeResult(None, f'{told}, but single senders of it are')
+        return ProbeResult(False, told, domain_only=True)
+
+    def _is_domain(self, name):
+        return isinstance(name, str) and name.lower() == self.domain
+
+    def _of_balance(self, answer):
+        """Who is over the quota already is allowed to be."""
+        told = _object(_told(answer))
+        remain, overage = told.get('remain'), told.get('overage', 0)
+        if type(remain) is not int or type(overage) is not int:
+            return ProbeResult(
+                None, 'how many credits are left cannot be known')
+        if remain > 0 or overage > 0:
+            return ProbeResult(True, f'{remain:,} credits are left')
+        until = self.masked(str(told.get('next_reset') or ''))[:MAX_DATE]
+        return ProbeResult(False, 'the quota is used up' + (
+            f' until {until}' if until else ''))
 
     def _auth(self):
         return {'Authorization': f'Bearer {self.credential()}'}
@@ -187,7 +235,18 @@ def _tracking(email):
 
 def _errors(answer):
     """The objects in `errors`, as far as they have the form."""
-    told = answer.json
-    errors = told.get('errors') if isinstance(told, dict) else None
-    return [error for error in errors if isinstance(error, dict)
-            ] if isinstance(errors, list) else []
+    return _objects(_object(answer.json).get('errors'))
+
+
+def _told(answer):
+    """What a probe was answered, as far as it was."""
+    return answer.json if answer and answer.status == 200 else None
+
+
+def _object(found):
+    return found if isinstance(found, dict) else {}
+
+
+def _objects(found):
+    return [one for one in found if isinstance(one, dict)
+            ] if isinstance(found, list) else []

@@ -44,12 +44,16 @@ _DATE = re.compile('[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} '
 
 
 class Request(NamedTuple):
-    """What is sent, exactly once; no redirect is followed."""
+    """What is sent, exactly once; no redirect is followed.
+
+    `max_answer` is how many bytes are kept of the answer's body.
+    """
 
     method: str
     url: str
     headers: Mapping[str, str]
     body: bytes = b''
+    max_answer: int = MAX_BODY
 
 
 @dataclass(frozen=True)
@@ -138,10 +142,8 @@ class Transport:
             raise ValueError('a proxy is given as "http://host:port"')
         self._clock = clock
         self._proxies = {'http': proxy, 'https': proxy} if proxy else {}
-        self._means = lambda: Means(
-            clock, Names(resolve or _getaddrinfo),
-            lambda: _tls(ca_file or certifi.where()),
-            connect_limit, idle_limit)
+        self._means = functools.partial(
+            means_of, clock, ca_file, resolve, connect_limit, idle_limit)
         self._of_process = {}
 
     def call(self, request: Request, deadline: float) -> Answer | Fault:
@@ -151,7 +153,7 @@ class Transport:
         Not a byte is written once the deadline has come.
         """
         session, means = self._session()
-        call = Call(means, deadline)
+        call = Call(means, deadline, request.max_answer)
         try:
             response = session.send(
                 _prepared(request), timeout=call, stream=True, verify=True,
@@ -165,7 +167,8 @@ class Transport:
                          'its URL, a header or the proxy is wrong', True)
         body = response.raw.read(decode_content=False)
         return Answer(response.status_code, response.headers,
-                      body[:MAX_BODY], len(body) <= MAX_BODY,
+                      body[:request.max_answer],
+                      len(body) <= request.max_answer,
                       self._clock.now())
 
     def close(self) -> None:
@@ -196,6 +199,16 @@ class _Session(requests.Session):
     def get_redirect_target(self, resp):
         """There is none: requests would even read the body to look ahead."""
         return None
+
+
+def means_of(clock: Clock, ca_file: str | None = None,
+             resolve: Callable[[str, int], list] | None = None,
+             connect_limit: float = CONNECT_LIMIT,
+             idle_limit: float = IDLE_LIMIT) -> Means:
+    """Return what connections of one process are made with."""
+    return Means(clock, Names(resolve or _getaddrinfo),
+                 lambda: _tls(ca_file or certifi.where()),
+                 connect_limit, idle_limit)
 
 
 @functools.cache

@@ -1,0 +1,72 @@
+"""The pages in docs/ say what the program does."""
+
+import re
+
+import pytest
+
+from stampman.services import providers, service_class
+
+from provider_docs import (
+    PAGE, ROOT, default, kind, outcome, page, runs, table)
+
+
+def test_the_page_of_the_providers_is_what_the_program_says():
+    assert PAGE.read_text('utf-8') == page(), (
+        'docs/providers.md is out of date: write it anew with "make docs"')
+
+
+def test_the_readme_leads_to_it():
+    assert '(docs/providers.md)' in (ROOT / 'README.md').read_text('utf-8')
+
+
+@pytest.mark.parametrize('provider', providers())
+def test_every_provider_has_its_section_with_all_its_settings(provider):
+    text = page().partition(f'\n## {provider}\n')[2].partition('\n## ')[0]
+    common = page().partition('\n## Settings of every')[2].partition(
+        '\n## ')[0]
+    for name in service_class(provider).Settings.model_fields:
+        assert f'| `{name}` |' in text + common
+    for topic in service_class(provider).capabilities.described():
+        assert f'| {topic} |' in text
+
+
+def test_no_row_of_a_table_is_broken():
+    width = 0
+    for line in page().splitlines():
+        cells = len(re.findall(r'(?<!\\)\|', line))
+        assert cells in (0, width) or not width
+        width = cells if line.startswith('|') else 0
+
+
+@pytest.mark.parametrize('field, words', [
+    ({'type': 'string'}, 'text'), ({'type': 'boolean'}, '`true` or `false`'),
+    ({'type': 'string', 'format': 'password', 'minLength': 1}, 'a secret'),
+    ({'enum': ['us', 'eu'], 'type': 'string'}, '`us`, `eu`'),
+    ({'const': 'eu', 'type': 'string'}, '`eu`'),
+    ({'type': 'number', 'exclusiveMinimum': 0, 'maximum': 60},
+     'a number, over 0, up to 60'),
+    ({'anyOf': [{'type': 'integer'}, {'type': 'string'}, {'type': 'null'}]},
+     'a whole number or text')])
+def test_a_setting_is_told_in_words(field, words):
+    assert kind(field) == words
+
+
+@pytest.mark.parametrize('value, words', [
+    (None, ''), ('', ''), ('us', '`us`'), (True, '`true`'), (10.0, '`10.0`')])
+def test_a_default_is_told_as_it_is_written(value, words):
+    assert default(value) == words
+
+
+def test_an_outcome_is_told_with_what_follows():
+    assert outcome({'kind': 'refused', 'alert': True, 'domain_only': True,
+                    'reason': 'x'}) == '`refused`, alert, domain'
+
+
+def test_statuses_in_a_row_are_told_as_a_run():
+    assert runs((421, 500, 503, 504, 200, 201, 202)) == [
+        (421, 421), (500, 500), (503, 503), (504, 504), (200, 202)]
+
+
+def test_a_bar_in_a_cell_stays_in_it():
+    assert table(('a', 'b'), [('x|y', 'z')]) == (
+        '| a | b |\n| --- | --- |\n| x\\|y | z |')
