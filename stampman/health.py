@@ -244,7 +244,8 @@ class Health:
     def _effect(self, outcome):
         """Return how `outcome` changes a condition; None: it does not."""
         now, chance = self._clock.now(), self._chance()
-        if outcome.kind in (Kind.rejected, Kind.unsupported):
+        if outcome.kind in (Kind.rejected, Kind.unsupported) \
+                or outcome.recipient_only:
             return None
         if outcome.kind is Kind.refused or outcome.stalled:
             return lambda was: with_refusal(was, now, chance, outcome.reason)

@@ -150,6 +150,8 @@ SWITCHED = {
     'needs_plain_types': (True, attached('text/plain'), [
         ('attachments[0].content_type',
          attached('text/plain; charset=utf-8'))]),
+    'needs_full_files': (True, attached('text/plain'), [
+        ('attachments[0].content', attached('text/plain', content=b''))]),
 }
 # What an email does not say: the size of a request, whom it is for now, and
 # what is only told to people.

@@ -15,13 +15,13 @@ WRONG = {
                    'the access key or its secret is wrong'),
     'mandrill': ({'api_key': 'another-key'}, 'the key is not valid'),
     'smtp': ({'password': 'another-password'},
-             'the user name or the password is wrong'),
+             'the login is refused'),
 }
 
 
 @pytest.fixture(scope='module')
 def simulator():
-    with Simulator(domains=['example.com']) as running:
+    with Simulator(domains=['example.com'], smtp_port=0) as running:
         yield running
 
 
@@ -64,7 +64,7 @@ def test_a_domain_that_is_not_there_is_named(tmp_path, simulator):
 
 
 def test_an_outage_is_told_and_no_mail_is_sent(tmp_path, simulator):
-    simulator.faults.add('*:status=503')
+    simulator.faults.add('*:status=503,on=any')
     try:
         code, lines = checked(tmp_path, simulator)
     finally:

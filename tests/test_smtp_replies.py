@@ -13,7 +13,7 @@ from smtp_servers import Script
 
 DATA = json.loads(
     (Path(__file__).parent / 'providers' / 'smtp.json').read_text('utf-8'))
-FLAGS = ('alert', 'throttled', 'domain_only')
+FLAGS = ('alert', 'throttled', 'domain_only', 'recipient_only')
 
 
 def fate(email=None, envelope=None, login=LOGIN, **replies):

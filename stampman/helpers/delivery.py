@@ -66,10 +66,11 @@ class Outcome(BaseModel):
     `reason` is for people: no address, no key, no part of the email.
     `code` is the provider's own word. `retry_after` is in seconds. `alert`
     asks for a person's eye. `throttled` says a deferral is about our pace,
-    `domain_only` that a refusal is about the sender's domain: neither then
-    speaks of the account's health. `simulated`: no mail really goes out.
-    `passed_over` are the services before it that rested. `stalled` says of
-    an accepted email that it may lie there for ever: the account rests.
+    `recipient_only` that it is about mailboxes, `domain_only` that a refusal
+    is about the sender's domain: none then speaks of the account's health.
+    `stalled` says of an accepted email that it may lie there for ever: the
+    account rests. `simulated`: no mail really goes out. `passed_over` are
+    the services before it that rested.
     `recipients` tells how each of the attempt's recipients fared, where
     they are told apart; where it is empty all fared as `kind` says.
     """
@@ -84,6 +85,7 @@ class Outcome(BaseModel):
     retry_after: float | None = None
     throttled: bool = False
     domain_only: bool = False
+    recipient_only: bool = False
     alert: bool = False
     simulated: bool = False
     stalled: bool = False

@@ -33,6 +33,7 @@ class Capabilities:
     needs_to: bool = False
     needs_subject: bool = False
     needs_plain_types: bool = False
+    needs_full_files: bool = False
     notes: tuple[str, ...] = ()
 
     def objection(self, email: Email, context: SendContext) -> str:
@@ -71,6 +72,9 @@ class Capabilities:
             yield f'attachments[{number}].content_type', (
                 self.needs_plain_types and ';' in part.content_type
                 and 'parameters are not carried')
+            yield f'attachments[{number}].content', (
+                self.needs_full_files and not part.content
+                and 'an empty file is not carried')
             yield f'attachments[{number}].content_id', (
                 self.inline_images_only and part.content_id
                 and not part.content_type.lower().startswith('image/')
@@ -86,6 +90,7 @@ class Capabilities:
             ('somebody in To', self.needs_to),
             ('a subject', self.needs_subject),
             ('content types without parameters', self.needs_plain_types),
+            ('files that are not empty', self.needs_full_files),
         ) if needed]
         return {
             'size': _most(self.max_request, ' bytes as sent to it'),

@@ -30,6 +30,7 @@ class Rule(NamedTuple):
 ALERT = {'alert': True}
 THROTTLED = {'throttled': True}
 DOMAIN_ONLY = {'alert': True, 'domain_only': True}
+RECIPIENT_ONLY = {'recipient_only': True}
 # What a status means where the provider's sheet does not say better. A
 # status that is not proved safe here or there is `uncertain`.
 FALLBACK = (

@@ -200,7 +200,8 @@ class Delivery:
                          if fate.rule.kind is outcome.kind),
             'alert': any(fate.rule.flags.get('alert') for fate in fates),
             **{name: all(one.get(name) for one in flags)
-               for name in ('throttled', 'domain_only')}})
+               for name in ('throttled', 'domain_only',
+                            'recipient_only')}})
 
 
 def _queue_id(text):

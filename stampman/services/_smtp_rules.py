@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from stampman.helpers.delivery import Kind
 from stampman.services._rules import (
-    ALERT, DOMAIN_ONLY, THROTTLED, Rule, rule_for)
+    ALERT, DOMAIN_ONLY, RECIPIENT_ONLY, THROTTLED, Rule, rule_for)
 
 
 class Step(StrEnum):
@@ -44,11 +44,11 @@ _PLAIN = (
          note='it is too large'),
     Rule(Kind.unsupported, (523,), note='it is too large'),
     Rule(Kind.deferred, (), r'^[45]\.5\.3\b|too many recipients',
-         note='too many recipients at once'),
-    Rule(Kind.deferred, (), r'^4\.2\.'),
+         RECIPIENT_ONLY, note='too many recipients at once'),
+    Rule(Kind.deferred, (), r'^4\.2\.', RECIPIENT_ONLY),
     Rule(Kind.rejected, (), r'^5\.2\.[12]\b'),
     Rule(Kind.deferred, TEMPORARY,
-         r'(mailbox|recipient|inbox).{0,40}(full|quota)'),
+         r'(mailbox|recipient|inbox).{0,40}(full|quota)', RECIPIENT_ONLY),
     Rule(Kind.rejected, PERMANENT,
          r'(mailbox|recipient|inbox).{0,40}(full|quota)'),
 )
@@ -94,12 +94,14 @@ _MAIL = (
          note='the sender is not allowed there'),
 )
 _RCPT = (
-    Rule(Kind.deferred, TEMPORARY),
+    Rule(Kind.deferred, (421,)),
+    Rule(Kind.deferred, (), r'^4\.3\.'),     # the server itself
+    Rule(Kind.deferred, TEMPORARY, '', RECIPIENT_ONLY),
     Rule(Kind.rejected, (), r'^5\.[12]\.'),
     _LOGIN_NEEDED,
     Rule(Kind.unsupported, (), r'^5\.7\.'),
     # RFC 5321 4.5.3.1.10: one of too many recipients, whatever it says.
-    Rule(Kind.deferred, (552,)),
+    Rule(Kind.deferred, (552,), '', RECIPIENT_ONLY),
     Rule(Kind.unsupported, (554,)),
     _OUR_WORDS,
     Rule(Kind.rejected, PERMANENT),

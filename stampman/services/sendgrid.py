@@ -7,8 +7,8 @@ a subuser pinned to the EU, whose mail the global host refuses, and else
 SendGrid says 202 with the header `X-Message-Id`, or it has not taken the
 email; it takes one for all its recipients or for none. It keeps no
 idempotency key. A display name reaches it without `;` and `,`, which it does
-not allow. An email without a To or without a subject, and an attachment
-whose type has parameters, it cannot carry.
+not allow. An email without a To or without a subject, and an attachment that
+is empty or whose type has parameters, it cannot carry.
 
 The probe asks for the scopes, which any key may read, and as far as the key
 may for the authenticated domains, the verified senders and the credits.
@@ -53,7 +53,7 @@ class SendgridEmailService(HttpEmailService):
     capabilities = Capabilities(
         max_request=29_999_999, max_recipients=1000, max_tags=10,
         max_tag_length=255, max_metadata=10_000, needs_to=True,
-        needs_subject=True, needs_plain_types=True,
+        needs_subject=True, needs_plain_types=True, needs_full_files=True,
         notes=('Display names lose "," and ";".',))
     # The words are `field: message`, one error after another.
     rules = (
