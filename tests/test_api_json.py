@@ -180,7 +180,8 @@ def raw(server, framing, body, end=False):
                 POOL_KEY.encode(), framing, body))
         if end:
             connection.shutdown(socket.SHUT_WR)
-        chunks = []
-        while chunk := connection.recv(65536):
-            chunks.append(chunk)
-        return b''.join(chunks)
+        answer = b''    # its head: who is unread is listened to for a while
+        while b'\r\n\r\n' not in answer and (
+                chunk := connection.recv(65536)):
+            answer += chunk
+        return answer
