@@ -156,7 +156,7 @@ def test_a_body_over_the_limit_is_a_413(server, size, status, chunked):
 
 
 def test_a_declared_length_over_the_limit_is_refused_unread(server):
-    answer = raw(server, b'Content-Length: 900000000', b'')
+    answer = raw(server, b'Content-Length: 900000000', b'', end=True)
 
     assert answer.startswith(b'HTTP/1.1 413 ')
 
