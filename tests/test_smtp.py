@@ -43,9 +43,9 @@ def read(mail):
     """Return a mail in plain values; who is not named there is in Bcc."""
     raw = read_message(mail.content)
     headers = raw['headers']
-    metadata = json.loads(headers.pop('X-Metadata'))
+    metadata = json.loads(headers.pop('X-Stampman-Metadata'))
     assert headers.pop(OUR_HEADER) == f'{MESSAGE}/{ATTEMPT}'
-    headers.pop('X-Tag', None)
+    headers.pop('X-Stampman-Tag', None)
     raw['from'] = known(*raw['from'])
     for field in ('to', 'cc', 'reply_to'):
         raw[field] = [known(*pair) for pair in raw[field]]
@@ -87,7 +87,7 @@ def plain(email):
 
 def tags_in(content):
     message = message_from_bytes(content, policy=policy.default)
-    return [str(tag) for tag in message.get_all('X-Tag', [])]
+    return [str(tag) for tag in message.get_all('X-Stampman-Tag', [])]
 
 
 @pytest.mark.parametrize(

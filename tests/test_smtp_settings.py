@@ -88,9 +88,11 @@ FULL = {'tags': ['welcome', 'a-b'], 'metadata': {'order': '4711'},
 WITH_ORDER = IDS_JSON.replace('{', '{"order": "4711", ')
 VENDORS = [
     (None, {'tags': ['welcome', 'ü, b']}, {
-        'X-Tag': ['welcome', 'ü, b'], 'X-Metadata': [IDS_JSON]}),
+        'X-Stampman-Tag': ['welcome', 'ü, b'],
+        'X-Stampman-Metadata': [IDS_JSON]}),
     (None, {'metadata': {'order': 'ü'}}, {
-        'X-Metadata': [IDS_JSON.replace('{', '{"order": "\\u00fc", ')]}),
+        'X-Stampman-Metadata': [
+            IDS_JSON.replace('{', '{"order": "\\u00fc", ')]}),
     ('sendgrid', FULL, {'X-SMTPAPI': [
         '{"category": ["welcome", "a-b"], "unique_args": ' + WITH_ORDER
         + ', "filters": {"opentrack": {"settings": {"enable": 1}}, '

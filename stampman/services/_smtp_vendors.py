@@ -57,7 +57,8 @@ def _json(value):
 
 
 def _our_own(email, metadata):
-    return {'X-Tag': [*email.tags], 'X-Metadata': _json(metadata)}
+    return {'X-Stampman-Tag': [*email.tags],
+            'X-Stampman-Metadata': _json(metadata)}
 
 
 def _sendgrid(email, metadata):
@@ -120,7 +121,8 @@ _NOTES = ('Size, non-ASCII addresses and 8-bit parts: as the server says '
 VENDORS = {
     None: Vendor(Capabilities(
         smtputf8=True, envelope=True, tracking=False, notes=(
-            *_NOTES, 'Tags and metadata are headers: X-Tag, X-Metadata.')),
+            *_NOTES, 'Tags and metadata are headers, which recipients may '
+            'see: X-Stampman-Tag, X-Stampman-Metadata.')),
         _our_own),
     'sendgrid': Vendor(Capabilities(
         smtputf8=True, envelope=True, max_tags=10, max_tag_length=255,
