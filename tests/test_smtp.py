@@ -252,7 +252,8 @@ def test_what_the_server_does_not_offer_is_unsupported_before_mail(
             assert outcome.kind is Kind.unsupported
             assert outcome.reason.startswith(reason)
             send(smtp, an_email(**fields))
-    assert script.heard == ['EHLO example.com']     # and one connection
+    # One connection for both.
+    assert script.heard == ['EHLO example.com', 'QUIT']
 
 
 def test_mail_says_what_the_message_needs():

@@ -63,17 +63,42 @@ def test_a_server_that_restarts_between_messages_costs_none():
         assert len(server.mails) == 4
 
 
-def test_only_what_has_not_begun_is_begun_again():
-    """A kept connection that breaks behind MAIL is an end like any other."""
-    for step, kind in (('RCPT', Kind.deferred), ('DATA', Kind.deferred),
-                       ('dot', Kind.uncertain)):
-        script = Script()
-        with RawServer(script) as server, closing(
-                service(server.port)) as smtp:
-            assert send(smtp).kind is Kind.accepted
-            script.replies[step] = lambda connection, server: None
-            assert send(smtp).kind is kind
-            assert server.connections == 1
+@pytest.mark.parametrize('step, ends, kind, connections', [
+    ('MAIL', None, Kind.deferred, 2), ('RCPT', None, Kind.deferred, 2),
+    ('DATA', None, Kind.deferred, 2), ('dot', None, Kind.uncertain, 1),
+    ('MAIL', '421 4.3.2 Bye', Kind.deferred, 2),
+    ('RCPT', '421 4.3.2 Bye', Kind.deferred, 2),
+    ('DATA', '421 4.3.2 Bye', Kind.deferred, 2),
+    ('dot', '421 4.3.2 Bye', Kind.deferred, 1)])
+def test_only_what_was_not_handed_over_is_begun_again(
+        step, ends, kind, connections):
+    """Over a fresh connection it is an end like any other."""
+    script = Script()
+    with RawServer(script) as server, closing(service(server.port)) as smtp:
+        assert send(smtp).kind is Kind.accepted
+        script.replies[step] = ends or (lambda connection, server: None)
+        assert send(smtp).kind is kind
+        assert server.connections == connections
+
+
+def test_a_kept_connection_that_is_closed_at_rcpt_costs_nothing():
+    script = Script(RCPT=['250 Ok', '250 Ok', '421 4.7.0 Enough', '250 Ok'])
+    with RawServer(script) as server, closing(service(server.port)) as smtp:
+        assert send(smtp).kind is Kind.accepted
+        two = an_email(recipients=['a@example.org', 'b@example.org'])
+        assert send(smtp, two).kind is Kind.accepted
+        assert server.connections == 2
+    assert len(script.messages) == 2
+
+
+def test_a_connection_that_is_not_kept_any_more_ends_with_quit():
+    script = Script()
+    with RawServer(script) as server:
+        with closing(service(server.port)) as smtp:
+            send(smtp)
+        for thread in server.threads:
+            thread.join(5)
+    assert script.heard[-1] == 'QUIT'
 
 
 def test_a_refusal_over_a_kept_connection_is_not_asked_for_twice():

@@ -1,6 +1,7 @@
 """SMTP's replies, line by line of the sheet, and recipients told apart."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,65 @@ def test_recipients_fare_as_their_own_replies_say():
     assert len(script.messages) == 1
 
 
+TOO_MANY = '452 4.5.3 Too many recipients'
+
+
+def test_who_is_too_many_at_once_gets_a_transaction_of_its_own():
+    outcome, script = fate(
+        an_email(recipients=FOUR),
+        RCPT=['250 Ok', '250 Ok', TOO_MANY, '250 Ok', TOO_MANY, '250 Ok'],
+        dot=['250 Ok: queued as A1', '250 Ok: queued as B2',
+             '250 Ok: queued as C3'])
+    assert outcome.kind is Kind.accepted
+    assert [one.provider_message_id for one in outcome.recipients] == [
+        'A1', 'A1', 'B2', 'C3']
+    assert len(script.messages) == 3
+    assert [line[:4] for line in script.heard].count('MAIL') == 3
+    assert [line[:4] for line in script.heard].count('EHLO') == 1
+
+
+@pytest.mark.parametrize('second, kind, third', [
+    (lambda connection, server: None, Kind.uncertain, Kind.deferred),
+    ('451 4.3.0 Local error', Kind.deferred, Kind.deferred),
+    ('554 5.7.1 Spam', Kind.unsupported, Kind.unsupported)])
+def test_a_second_transaction_that_ends_badly_leaves_the_first_alone(
+        second, kind, third):
+    outcome, script = fate(
+        an_email(recipients=FOUR[:3]),
+        RCPT=['250 Ok', TOO_MANY, '250 Ok', TOO_MANY],
+        dot=['250 Ok: queued as A1', second])
+    assert outcome.kind is Kind.accepted
+    assert kinds(outcome) == dict(zip(FOUR, (Kind.accepted, kind, third)))
+
+
+def test_too_many_at_the_very_first_is_a_reply_like_any_other():
+    outcome, script = fate(RCPT=TOO_MANY)
+    assert outcome.kind is Kind.deferred and outcome.recipient_only
+    assert not script.messages
+
+
+def test_an_endless_word_costs_no_time():
+    """Rules search the words: none may take time in the square."""
+    started = time.monotonic()
+    reply = ''.join('550-' + 'a' * 8180 + '\r\n' for _ in range(99))
+    outcome, _ = fate(dot=reply + '550 no')
+    assert outcome.kind is Kind.unsupported
+    assert time.monotonic() - started < 2
+
+
+def test_each_recipient_has_its_time():
+    many = an_email(recipients=[f'r{n}@example.org' for n in range(101)])
+    smtp = service(25)
+    assert smtp.seconds_for(many) == smtp.seconds_for(an_email()) + 20
+
+
+def test_an_id_that_is_our_login_is_not_shown():
+    outcome, _ = fate(
+        dot='250 Ok: queued as AHNob3AtbG9naW4AcGFzcy02ZDBmMmM')
+    assert outcome.kind is Kind.accepted
+    assert outcome.provider_message_id == '[secret]'
+
+
 def test_251_accepts_a_recipient_too():
     outcome, _ = fate(RCPT='251 2.1.5 Will forward')
     assert outcome.kind is Kind.accepted
@@ -90,7 +150,8 @@ def test_where_nobody_is_accepted_no_message_is_handed_over():
     assert outcome.kind is Kind.deferred
     assert kinds(outcome) == dict(zip(FOUR, (
         Kind.rejected, Kind.deferred, Kind.unsupported)))
-    assert 'DATA' not in script.heard and script.heard[-1] == 'RSET'
+    assert 'DATA' not in script.heard
+    assert script.heard[-2:] == ['RSET', 'QUIT']
 
 
 @pytest.mark.parametrize('dot, kind', [

@@ -1,7 +1,10 @@
 """Keeping addresses and secrets out of what people and logs get to read."""
 
+import functools
+import json
 import re
 from collections.abc import Iterable
+from urllib.parse import quote, quote_plus
 
 _ATOM = r'[^\s@<>"\'(),:;\\]'
 # From the start of an atom, once: any other way costs time in the square.
@@ -17,11 +20,22 @@ def mask_addresses(text: str) -> str:
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:
-    """Return `text` with each of `secrets` as `[secret]`."""
-    for secret in sorted(secrets, key=len, reverse=True):
+    """Return `text` with each of `secrets` as `[secret]`, also where it
+    stands in a URL, in JSON, or as base64 without its padding."""
+    found = {spelling for secret in secrets
+             for spelling in _spellings(secret)}
+    for secret in sorted(found, key=len, reverse=True):
         if len(secret) >= _SHORTEST_SECRET:
             text = text.replace(secret, '[secret]')
     return text
+
+
+@functools.lru_cache(1024)
+def _spellings(secret):
+    return frozenset((
+        secret, secret.rstrip('='), quote(secret), quote(secret, safe=''),
+        quote_plus(secret), secret.replace('/', '\\/'),
+        json.dumps(secret)[1:-1]))
 
 
 def one_line(text: str) -> str:

@@ -11,7 +11,7 @@ from stampman.helpers import masking
 from stampman.helpers.delivery import (
     MAX_REASON, Kind, Outcome, RecipientOutcome, together)
 from stampman.helpers.mail import Address
-from stampman.services.base import ALERT, DOMAIN_ONLY, MAX_ID, THROTTLED
+from stampman.services.base import ALERT, DOMAIN_ONLY, THROTTLED
 
 
 class Verdict(NamedTuple):
@@ -96,11 +96,12 @@ MISSING = Fate(UNNAMED)
 
 
 def outcome_of(told: Any, recipients: Sequence[Address],
-               masked: Callable[[str], str]) -> Outcome | None:
+               masked: Callable[[str], str],
+               shown_id: Callable[[str], str]) -> Outcome | None:
     """Return what an answer's JSON comes to for `recipients`, or None where
     it is no list that names any of them.
 
-    `masked` hides what must not be shown of a word.
+    `masked` hides what must not be shown of a word, `shown_id` of an id.
     """
     fates = _fates(told)
     found = [fates.get(one.email.lower(), MISSING) for one in recipients]
@@ -112,7 +113,8 @@ def outcome_of(told: Any, recipients: Sequence[Address],
     outcome = together([
         RecipientOutcome(email=one.email, kind=fate.verdict.kind,
                          reason=reason,
-                         provider_message_id=fate.provider_message_id)
+                         provider_message_id=fate.provider_message_id
+                         and shown_id(fate.provider_message_id))
         for one, fate, reason in zip(recipients, found, reasons, strict=True)])
     # Where anybody was accepted, `together` says nothing of them.
     waits = dict.fromkeys(
@@ -168,7 +170,7 @@ def _id(entry):
     proof = entry.get('_id')
     if not isinstance(proof, str):
         return None
-    return masking.one_line(proof)[:MAX_ID] or None
+    return masking.one_line(proof) or None
 
 
 def _reason(verdict, word):

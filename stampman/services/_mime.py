@@ -61,8 +61,9 @@ def named_in(email: Email) -> tuple[Address, ...]:
 
 
 def is_plain(text: str) -> bool:
-    """Say whether a header's text is ASCII, and can stay readable."""
-    return (text.isascii() and '=?' not in text
+    """Say whether a header's text is ASCII, and can stay readable; spaces
+    around it would be lost."""
+    return (text.isascii() and '=?' not in text and text == text.strip()
             and ' ' * LINE not in text
             and max(map(len, text.split(' '))) <= LONGEST_WORD)
 

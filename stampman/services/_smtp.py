@@ -53,7 +53,8 @@ class Reply(NamedTuple):
     def enhanced(self) -> str:
         """Its enhanced code (RFC 3463), or ''."""
         found = _ENHANCED.match(self.text)
-        return found[0] if found and found[1] == str(self.code)[0] else ''
+        is_one = found and (found[1] == '2') == (self.code < 300)
+        return found[0] if is_one else ''
 
 
 class Refused(Exception):
@@ -136,6 +137,13 @@ class Conversation(smtplib.SMTP):
         """Close the connection without another word."""
         if self.wire:
             self.wire.drop()
+
+    def leave(self) -> None:
+        """Say QUIT between two messages, wait for nothing, and close."""
+        with contextlib.suppress(OSError):      # it goes in any case
+            self.wire.sock.setblocking(False)
+            self.wire.sock.send(b'QUIT\r\n')
+        self.drop()
 
     # -- from the first byte to the login ----------------------------------
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from stampman.helpers import masking
 from stampman.helpers.delivery import (
     Kind, Outcome, RecipientOutcome, together)
 from stampman.helpers.mail import Email
 from stampman.services import _mime
 from stampman.services._smtp import Refused, Unfit
-from stampman.services._smtp_rules import Step
+from stampman.services._rules import RECIPIENT_ONLY
+from stampman.services._smtp_rules import TOO_MANY, Step
 from stampman.services._smtp_vendors import headers_of
-from stampman.services.base import (
-    MAX_ID, CannotCarry, Rule, SendContext, over)
+from stampman.services.base import CannotCarry, Rule, SendContext, over
 
 if TYPE_CHECKING:
     from stampman.services.smtp import SmtpEmailService
@@ -33,6 +32,11 @@ class Fate(NamedTuple):
     rule: Rule
     reason: str = ''
     code: str = ''
+    provider_message_id: str | None = None
+
+
+NOT_NAMED = Fate(
+    Rule(Kind.deferred, flags=RECIPIENT_ONLY), TOO_MANY)
 
 
 class Delivery:
@@ -56,52 +60,74 @@ class Delivery:
             self._message += b'\r\n'      # SMTP knows whole lines only
         self._is_8bit = not self._message.isascii()
         self._fates = {}
-        self._taken_as = None       # the server's id of the message
+        self._now_for = ()          # whom the transaction is for, of late
+        self._is_taken_by_any = False
 
     def outcome(self) -> Outcome:
         """Deliver once; raises CannotCarry where the server says before it
         is given anything that it cannot carry the email."""
-        service = self._service
-        until = min(self._deadline, service.clock.monotonic()
-                    + service.seconds_for(self._email))
-        conversation, keep = service.connections.take(until), False
+        kept = self._service.connections.take(self._until())
+        if not (kept and self._goes_by(kept, is_kept=True)):
+            self._fates.clear()
+            self._goes_by(self._service.connections.fresh(self._until()))
+        return self._told()
+
+    def _until(self):
+        """The deadline of what comes before the final dot."""
+        return min(self._deadline, self._service.clock.monotonic()
+                   + self._service.seconds_for(self._email))
+
+    def _goes_by(self, conversation, is_kept=False):
+        """Deliver over one connection; say False where a kept one had gone
+        before it was given anything, so that a fresh one may follow."""
+        keep = False
         try:
-            if not (conversation and self._begins(conversation)):
-                conversation = service.connections.fresh(until)
+            if not is_kept:
                 conversation.open()
-                self._mail(conversation)
-            rest, keep = self._send(conversation)
+            keep = self._send(conversation)
         except CannotCarry:
             keep = True     # nothing has begun
             raise
         except (OSError, Refused, Unfit) as error:
-            rest = service.fate_of(error, conversation, self._email)
+            if is_kept and self._had_gone(conversation, error):
+                return False
+            self._end_badly(conversation, error)
             keep = (isinstance(error, Refused)
                     and self._undoes(conversation, error))
         finally:
             if keep and not conversation.is_broken:
-                service.connections.give_back(conversation)
+                self._service.connections.give_back(conversation)
             else:
                 conversation.drop()
-        return self._told(rest)
+        return True
 
-    # -- the transaction ---------------------------------------------------
+    def _had_gone(self, conversation, error):
+        is_closed = (error.reply.code == 421 if isinstance(error, Refused)
+                     else not isinstance(error, TimeoutError))
+        return (is_closed and not self._is_taken_by_any
+                and conversation.step in (Step.mail, Step.rcpt, Step.data))
 
-    def _begins(self, kept):
-        """Say MAIL over a kept connection, and whether it still served.
+    def _end_badly(self, conversation, error):
+        """What ends the conversation is about those it was just about; the
+        others were never named to the server."""
+        fate = self._service.fate_of(error, conversation, self._email)
+        is_taken = fate.rule.kind is Kind.uncertain
+        for address in self._to:
+            about = address in self._now_for or not is_taken
+            self._fates.setdefault(address, fate if about else NOT_NAMED)
 
-        Nothing was handed over, so that a fresh one may follow.
-        """
-        try:
-            self._mail(kept)
-            return True
-        except TimeoutError:
-            raise
-        except (OSError, Refused) as error:
-            if isinstance(error, Refused) and error.reply.code != 421:
-                raise
-            kept.drop()
-            return False
+    # -- the transactions --------------------------------------------------
+
+    def _send(self, conversation):
+        """Give the server everybody, as many at once as it takes; say
+        whether the connection is fit for more."""
+        self._is_taken_by_any, waiting = False, tuple(self._to)
+        while waiting:
+            waiting = self._transaction(conversation, waiting)
+            if self._now_for:
+                self._is_taken_by_any = True
+                conversation.begin(self._until())
+        return bool(self._now_for) or self._resets(conversation)
 
     def _mail(self, conversation):
         """Begin, unless what the server says of itself speaks against it."""
@@ -140,18 +166,12 @@ class Delivery:
         return next(name for name, group in groups.items()
                     if not all(one.is_ascii for one in group))
 
-    def _send(self, conversation):
-        """Return the fate of those accepted at RCPT, and whether the
-        connection is fit for more."""
-        for address in self._to:
-            reply = conversation.ask(Step.rcpt, f'RCPT TO:<{address}>')
-            if reply.code == 421:       # it closes, for all of them
-                raise Refused(Step.rcpt, reply)
-            if reply.code not in (250, 251):
-                self._fates[address] = self._service.fate_by(
-                    Step.rcpt, reply, self._email)
-        if len(self._fates) == len(self._to):
-            return None, self._resets(conversation)
+    def _transaction(self, conversation, addresses):
+        """Send to some of `addresses`; return those that were too many."""
+        self._mail(conversation)
+        self._now_for, too_many = self._accepted_of(conversation, addresses)
+        if not self._now_for:
+            return ()
         reply = conversation.ask(Step.data, 'DATA')
         if reply.code != 354:
             raise Refused(Step.data, reply)
@@ -161,9 +181,29 @@ class Delivery:
                 + self._service.patience))
         if reply.code != 250:
             raise Refused(Step.dot, reply)
-        self._taken_as = _queue_id(reply.text) or self._message_id
-        return Fate(Rule(Kind.accepted),
-                    code=reply.enhanced or str(reply.code)), True
+        taken = Fate(
+            Rule(Kind.accepted), code=reply.enhanced or str(reply.code),
+            provider_message_id=self._service.shown_id(
+                _queue_id(reply.text) or self._message_id))
+        self._fates.update(dict.fromkeys(self._now_for, taken))
+        return too_many
+
+    def _accepted_of(self, conversation, addresses):
+        """Name `addresses`; return those that the server accepts, and the
+        rest once it has said that they are too many."""
+        accepted = []
+        for number, address in enumerate(addresses):
+            reply = conversation.ask(Step.rcpt, f'RCPT TO:<{address}>')
+            if reply.code == 421:       # it closes, for all of them
+                raise Refused(Step.rcpt, reply)
+            if reply.code in (250, 251):
+                accepted.append(address)
+                continue
+            fate = self._service.fate_by(Step.rcpt, reply, self._email)
+            if fate.rule.note == TOO_MANY and accepted:
+                return accepted, addresses[number:]
+            self._fates[address] = fate
+        return accepted, ()
 
     def _undoes(self, conversation, refused):
         """Leave a transaction behind; say whether that worked."""
@@ -184,14 +224,12 @@ class Delivery:
 
     # -- what came of it ---------------------------------------------------
 
-    def _told(self, rest):
-        """Return the outcome; `rest` is the fate of those not yet told."""
-        fates = [self._fates.get(address, rest) for address in self._to]
+    def _told(self):
+        fates = [self._fates[address] for address in self._to]
         outcome = together([
             RecipientOutcome(
                 email=address, kind=fate.rule.kind, reason=fate.reason,
-                provider_message_id=self._taken_as
-                if fate.rule.kind is Kind.accepted else None)
+                provider_message_id=fate.provider_message_id)
             for address, fate in zip(self._to, fates)])
         flags = [fate.rule.flags for fate in fates
                  if fate.rule.kind is outcome.kind]
@@ -209,4 +247,4 @@ def _queue_id(text):
     if not found:
         return None
     proof = next(group for group in found.groups() if group)
-    return masking.one_line(proof).strip('<>')[:MAX_ID]
+    return proof.strip('<>')

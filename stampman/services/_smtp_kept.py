@@ -37,7 +37,7 @@ class Connections:
             if kept.idle_since > oldest:
                 kept.begin(until)
                 return kept
-            kept.drop()
+            kept.leave()
 
     def give_back(self, conversation: Conversation) -> None:
         """Keep a connection for the next message."""
@@ -49,11 +49,13 @@ class Connections:
             while mine.idle and (
                     len(mine.idle) > MAX_IDLE or mine.idle[0].idle_since
                     <= now - mine.means.idle_limit):
-                mine.idle.popleft().drop()
+                mine.idle.popleft().leave()
 
     def close(self) -> None:
         """Close all connections that are idle."""
-        _drop_all(self._mine().idle)
+        idle = self._mine().idle
+        while idle:
+            idle.pop().leave()
 
     def _mine(self):
         """There is no lock: it could be held while another thread forks."""
@@ -75,5 +77,6 @@ class _OfProcess:
 
 
 def _drop_all(idle):
+    """Without a word: in a fork's child they are still the parent's."""
     while idle:
         idle.pop().drop()

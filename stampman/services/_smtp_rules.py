@@ -33,6 +33,8 @@ def _codes(first, last):
 
 
 TEMPORARY, PERMANENT = _codes(400, 499), _codes(500, 599)
+TOO_MANY = 'too many recipients at once'
+MAX_WORDS = 4096        # characters of a reply that rules are held against
 SYNTAX = _codes(500, 504) + (555,)
 
 # Codes so plain that no text about a quota or a rate may be read over them.
@@ -44,7 +46,7 @@ _PLAIN = (
          note='it is too large'),
     Rule(Kind.unsupported, (523,), note='it is too large'),
     Rule(Kind.deferred, (), r'^[45]\.5\.3\b|too many recipients',
-         RECIPIENT_ONLY, note='too many recipients at once'),
+         RECIPIENT_ONLY, note=TOO_MANY),
     Rule(Kind.deferred, (), r'^4\.2\.', RECIPIENT_ONLY),
     Rule(Kind.rejected, (), r'^5\.2\.[12]\b'),
     Rule(Kind.deferred, TEMPORARY,
@@ -78,6 +80,8 @@ _OUR_WORDS = Rule(Kind.unsupported, SYNTAX, '', ALERT,
                   note='it does not understand us')
 
 _UNREACHED = (Rule(Kind.deferred),)
+_NOT_SPOKEN = (Rule(Kind.deferred, SYNTAX, flags=ALERT,
+                    note='it does not understand us'),)
 _AUTH = (
     Rule(Kind.refused, (432,), '', ALERT, note='a new password is needed'),
     Rule(Kind.deferred, TEMPORARY),
@@ -101,7 +105,7 @@ _RCPT = (
     _LOGIN_NEEDED,
     Rule(Kind.unsupported, (), r'^5\.7\.'),
     # RFC 5321 4.5.3.1.10: one of too many recipients, whatever it says.
-    Rule(Kind.deferred, (552,), '', RECIPIENT_ONLY),
+    Rule(Kind.deferred, (552,), '', RECIPIENT_ONLY, note=TOO_MANY),
     Rule(Kind.unsupported, (554,)),
     _OUR_WORDS,
     Rule(Kind.rejected, PERMANENT),
@@ -123,8 +127,8 @@ _NO_PROOF = (Rule(Kind.uncertain, flags=ALERT,
 _EVERYWHERE = (_PLAIN, _OF_PACE, _OF_SENDER)
 _TABLES = {
     Step.greeting: (_OF_PACE, _UNREACHED),
-    Step.ehlo: (_OF_PACE, _UNREACHED),
-    Step.starttls: (_OF_PACE, _UNREACHED),
+    Step.ehlo: (_OF_PACE, _NOT_SPOKEN, _UNREACHED),
+    Step.starttls: (_OF_PACE, _NOT_SPOKEN, _UNREACHED),
     Step.auth: (_OF_PACE, _AUTH),
     Step.mail: (*_EVERYWHERE, _MAIL),
     Step.rcpt: (_PLAIN[:1], (Rule(Kind.rejected, (), r'^5\.1\.'),),
@@ -134,7 +138,9 @@ _TABLES = {
     Step.rset: (_UNREACHED,),
     Step.noop: (_UNREACHED,),
 }
-_ADDRESS = re.compile(r'\S*@\S*')
+# From the start of a word, once: any other way costs time in the square.
+_ADDRESS = re.compile(r'(?<!\S)\S*@\S*')
+_CLASS = re.compile(r'([45])\.[0-9]{1,3}\.[0-9]{1,3}\b')
 
 
 def rule_at(step: Step, code: int, words: str) -> Rule:
@@ -144,7 +150,9 @@ def rule_at(step: Step, code: int, words: str) -> Rule:
     them is nothing that the server says.
     """
     if not 400 <= code <= 599:
-        return rule_for(code, words,
+        return rule_for(code, '',
                         _NO_PROOF if step is Step.dot else _NOT_A_REPLY)
-    return rule_for(code, _ADDRESS.sub('', words), *_TABLES[step],
-                    _NOT_A_REPLY)
+    if enhanced := _CLASS.match(words):     # 550 4.7.1 is temporary
+        code = code % 100 + int(enhanced[1]) * 100
+    return rule_for(code, _ADDRESS.sub('', words[:MAX_WORDS]),
+                    *_TABLES[step], _NOT_A_REPLY)

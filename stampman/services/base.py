@@ -133,6 +133,12 @@ class AbstractEmailService(ABC):
         words = masking.redact(masking.one_line(words), hidden)
         return masking.mask_addresses(words)
 
+    def shown_id(self, proof: str) -> str:
+        """Return a provider's message id as it is kept: on one line, not
+        endless, and nothing that we told it in confidence."""
+        return masking.redact(
+            masking.one_line(proof), self.secrets)[:MAX_ID]
+
     def seconds_for(self, email: Email) -> float:
         """Return how long one call may take for `email`, in seconds."""
         size = sum(len(part.content) for part in email.attachments)
@@ -218,8 +224,7 @@ class HttpEmailService(AbstractEmailService):
         """
         if 200 <= answer.status < 300 and (proof := self.accepted(answer)):
             return Outcome(kind=Kind.accepted, http_status=answer.status,
-                           provider_message_id=masking.one_line(
-                               proof)[:MAX_ID])
+                           provider_message_id=self.shown_id(proof))
         words = self.words(answer)
         rule = rule_for(answer.status, words, self.rules, FALLBACK)
         wait = self.retry_after(answer) if rule.kind is Kind.deferred else None

@@ -90,7 +90,7 @@ class MandrillEmailService(HttpEmailService):
         """A list that names the recipients counts before the status."""
         outcome = _mandrill_results.outcome_of(
             answer.json, context.recipients_of(email),
-            lambda word: self.masked(word, email))
+            lambda word: self.masked(word, email), self.shown_id)
         if outcome is None:
             return super().interpret(answer, email, context)
         return outcome.model_copy(update={'http_status': answer.status})

@@ -4,11 +4,13 @@ A service needs a `host`. `tls` is how the connection is secured: `starttls`
 (port 587, the default), `tls` (465), or `none` (25), for a relay nearby;
 `port` says otherwise. `username` and `password` go together, and never over
 a network in the clear. `vendor` names the company behind the server, where
-its own headers shall tell it of tags, metadata and tracking.
+its own headers shall tell it of tags, metadata and tracking. Logins are
+PLAIN, LOGIN and CRAM-MD5.
 
 A server takes an email with its 250 after the final dot; no reply there may
-mean either. Each recipient has a reply of its own. SMTP keeps no key
-against a second copy, and reports nothing later.
+mean either. Each recipient has a reply of its own; those that are too many
+at once get a transaction of their own. SMTP keeps no key against a second
+copy, and reports nothing later.
 """
 
 import base64
@@ -34,6 +36,7 @@ from stampman.services.base import (
     ALERT, AbstractEmailService, CannotCarry, ProbeResult, Rule)
 from stampman.services.transport import Stage, means_of
 
+SECONDS_PER_RECIPIENT = 0.2
 PORTS = {'starttls': 587, 'tls': 465, 'none': 25}
 
 
@@ -130,6 +133,11 @@ class SmtpEmailService(AbstractEmailService):
 
     def credential(self):
         return f'{self.settings.username or ""} {self._password}'
+
+    def seconds_for(self, email):
+        """Each recipient is a question of its own."""
+        return (super().seconds_for(email)
+                + SECONDS_PER_RECIPIENT * (len(email.everyone) - 1))
 
     def send_email(self, email, context):
         if objection := self.objection(email, context):
