@@ -18,7 +18,7 @@ from stampman.helpers.exceptions import LeaseLost, StoreUnavailable
 from stampman.helpers.mail import Email
 from stampman.services.base import SendContext
 from stampman.services.pool import (
-    UNFINISHED, PooledEmailService, can_go_by)
+    UNFINISHED, PooledEmailService, can_go_by, is_unable)
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,8 @@ class StoreJournal:
         if recipients.told_apart(self.message):
             self.message = recipients.settle(self.message)
         elif outcome.kind is Kind.accepted:
-            self._follow(State.accepted, '', outcome)
+            self._follow(State.accepted, '', provider_message_id=(
+                outcome.provider_message_id))
 
     def look_again(self):
         """See what an earlier holder of the lease may have recorded."""
@@ -96,22 +97,23 @@ class StoreJournal:
 
     def finish(self, end: 'End', **changes):
         """Give the message back as `end` says."""
-        whom = recipients.left(self.message) if recipients.told_apart(
-            self.message) else None
-        self._store.finish(
-            self.claim, end.state, reason=end.reason,
-            left=whom, left_as=end.left_as, **changes)
-        self._update(reason=end.reason, **changes)
-        self._follow(end.state, end.reason, left=whom, left_as=end.left_as)
+        fared = recipients.concluded(
+            self.message, end.left_as or end.state, end.reason
+        ) if recipients.told_apart(self.message) else None
+        self._store.finish(self.claim, end.state, reason=end.reason,
+                           recipients=fared, **changes)
+        self._update(**changes)
+        if fared is None:
+            self._follow(end.state, end.reason)
+        else:
+            self._update(state=end.state, reason=end.reason,
+                         recipients=fared)
 
-    def _follow(self, state, reason, outcome=None, left=None, left_as=None):
+    def _follow(self, state, reason, **changes):
         """Follow in memory what the store has just done."""
-        self._update(state=state, recipients=tuple(
-            one if left is not None and one.email not in left
-            else one.model_copy(update={
-                'status': left_as or state, 'reason': reason,
-                'provider_message_id': outcome and
-                outcome.provider_message_id})
+        self._update(state=state, reason=reason, recipients=tuple(
+            one.model_copy(update={
+                'status': state, 'reason': reason, **changes})
             for one in self.message.recipients))
 
     def _update(self, **changes):
@@ -236,11 +238,9 @@ def next_state(message: Message, outcome: Outcome, services: Sequence,
 
 def _nobody_can_go_on(message, services):
     """Whether every service is known to be unable to carry it."""
-    unable = {attempt.service for attempt in message.recent
-              if attempt.outcome and attempt.outcome.kind is Kind.unsupported}
-    able = {service.name for service in services
-            if can_go_by(service, message)} - unable
-    return bool(services) and not able
+    return bool(services) and not any(
+        can_go_by(service, message) and not is_unable(service, message)
+        for service in services)
 
 
 def _last_reason(message):

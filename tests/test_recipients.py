@@ -7,20 +7,10 @@ import pytest
 
 from stampman.helpers.delivery import (
     Kind, Recipient, RecipientOutcome, State, together)
-from stampman.services.base import Capabilities
 
 from deliveries import ID, World, send
 from fakes import NOW, ScriptedService, outcome
-
-ANN, BO, CY = 'Ann@example.org', 'bo@example.org', 'cy@example.org'
-THREE = tuple(Recipient(email=email, kind='to', status='sending')
-              for email in (ANN, BO, CY))
-
-
-class Mixed(ScriptedService):
-    """A service that can also send to some recipients alone."""
-
-    capabilities = Capabilities(envelope=True)
+from mixed import ANN, BO, CY, THREE, Mixed, fared, statuses
 
 
 @pytest.fixture
@@ -28,22 +18,6 @@ def world(tmp_path):
     there = World(tmp_path)
     yield there
     there.store.close()
-
-
-def fared(**kinds):
-    """Return an outcome: ann='accepted', bo='deferred', …"""
-    names = {'ann': ANN, 'bo': BO, 'cy': CY}
-    return together([
-        RecipientOutcome(
-            email=names[name], kind=Kind(kind),
-            reason='' if kind == 'accepted' else f'{name} is {kind}',
-            provider_message_id=f'id-of-{name}' if kind == 'accepted'
-            else None)
-        for name, kind in kinds.items()])
-
-
-def statuses(message):
-    return [str(one.status) for one in message.recipients]
 
 
 def test_each_recipient_keeps_its_own_status_reason_and_id(world):
@@ -154,7 +128,7 @@ def test_under_hold_the_uncertain_wait_for_a_person_and_then_the_rest_goes(
                                 cy='deferred'), outcome('accepted'))
     done = send(world, service, recipients=THREE, on_uncertain='hold')
     assert done.state is State.uncertain and done.next_attempt_at is None
-    assert statuses(done) == ['uncertain', 'rejected', 'uncertain']
+    assert statuses(done) == ['uncertain', 'rejected', 'deferred']
     told = world.store.change(
         'example.com', ID, [State.uncertain], State.accepted,
         resolved='accepted', others_at=world.time.at)
@@ -282,3 +256,85 @@ def test_a_thousand_recipients_are_told_apart_in_reasonable_time(world):
     world.time.pass_by(900)
     world.deliver(service)
     assert statuses(world.message).count('accepted') == 1000
+
+
+# -- what is concluded behind an attempt that told them apart -----------------
+
+def test_a_rejection_of_the_whole_is_everybody_s(world):
+    first = ScriptedService('s1', together([
+        RecipientOutcome(email=ANN, kind=Kind.unsupported, reason='a list'),
+        RecipientOutcome(email=BO, kind=Kind.unsupported, reason='a rule')]))
+    second = ScriptedService('s2', outcome('rejected', reason='no address'))
+    done = send(world, first, second, recipients=THREE[:2])
+    assert done.state is State.rejected
+    assert statuses(done) == ['rejected', 'rejected']
+    assert {one.reason for one in done.recipients} == {'no address'}
+
+
+def test_a_rejection_beside_doubt_leaves_everybody_in_doubt(world):
+    services = [
+        ScriptedService('s1', together([
+            RecipientOutcome(email=ANN, kind=Kind.deferred, reason='a'),
+            RecipientOutcome(email=BO, kind=Kind.deferred, reason='b')])),
+        ScriptedService('s2', outcome('uncertain', reason='silence')),
+        ScriptedService('s3', outcome('rejected'))]
+    done = send(world, *services, recipients=THREE[:2])
+    assert done.state is State.uncertain and done.next_attempt_at is None
+    assert statuses(done) == ['uncertain', 'uncertain']
+
+
+def test_send_again_does_not_mail_who_was_rejected(world):
+    service = Mixed('s1', fared(ann='rejected', bo='deferred'),
+                    outcome('uncertain'), outcome('accepted'))
+    send(world, service, recipients=THREE[:2], on_uncertain='hold')
+    world.time.pass_by(900)
+    world.deliver(service)
+    told = world.store.change(
+        'example.com', ID, [State.uncertain], State.queued, restart=True,
+        next_attempt_at=world.time.at)
+    assert statuses(told) == ['rejected', 'queued']
+    world.deliver(service)
+    assert service.calls[-1].envelope == (BO,)
+    assert statuses(world.message) == ['rejected', 'accepted']
+
+
+def test_a_retry_of_what_was_rejected_is_for_everybody(world):
+    service = Mixed('s1', together([
+        RecipientOutcome(email=ANN, kind=Kind.rejected, reason='a'),
+        RecipientOutcome(email=BO, kind=Kind.rejected, reason='b')]),
+        outcome('accepted'))
+    send(world, service, recipients=THREE[:2])
+    told = world.store.change(
+        'example.com', ID, [State.rejected], State.queued, restart=True,
+        next_attempt_at=world.time.at)
+    assert statuses(told) == ['queued', 'queued']
+    world.deliver(service)
+    assert service.calls[-1].envelope is None
+    assert statuses(world.message) == ['accepted', 'accepted']
+
+
+def test_who_may_have_it_beside_others_stays_so_whatever_is_said(world):
+    service = Mixed('s1', fared(ann='accepted', bo='uncertain',
+                                cy='deferred'), outcome('uncertain'),
+                    outcome('accepted'))
+    send(world, service, recipients=THREE, on_uncertain='hold')
+    world.time.pass_by(900)
+    world.deliver(service)
+    world.store.change(
+        'example.com', ID, [State.uncertain], State.queued, restart=True,
+        next_attempt_at=world.time.at)
+    world.deliver(service)
+    assert [call.envelope for call in service.calls] == [
+        None, (CY,), (CY,)]
+    assert statuses(world.message) == ['accepted', 'uncertain', 'accepted']
+
+
+def test_a_service_that_could_not_carry_it_to_all_may_to_some(world):
+    first = Mixed('s1', outcome('unsupported'), outcome('accepted'))
+    second = ScriptedService('s2', fared(ann='accepted', bo='deferred'))
+    send(world, first, second, recipients=THREE[:2])
+    world.time.pass_by(900)
+    world.deliver(first, second)
+    assert world.message.state is State.accepted
+    assert statuses(world.message) == ['accepted', 'accepted']
+    assert [call.envelope for call in first.calls] == [None, (BO,)]

@@ -5,7 +5,6 @@ attempt, or rejected by one, is settled; the others are left, and are tried
 again alone: as envelope recipients, under unchanged headers.
 """
 
-from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -30,9 +29,9 @@ class _Fared(NamedTuple):
 
     @property
     def is_settled(self) -> bool:
-        return self.kind is Kind.accepted or self.is_recent and (
-            self.kind is Kind.rejected
-            or self.kind is Kind.uncertain and self.is_taken_for_others)
+        return (self.kind is Kind.accepted
+                or self.kind is Kind.uncertain and self.is_taken_for_others
+                or self.kind is Kind.rejected and self.is_recent)
 
 
 class _Ended:
@@ -69,10 +68,12 @@ def _by_recipient(message: Message) -> Iterable[
 
 
 def left(message: Message) -> tuple[str, ...]:
-    """Return the addresses of those that are not settled."""
+    """Return the addresses of those that are not settled, by an attempt or,
+    as their status says, before a person last set the message going."""
     return tuple(recipient.email for recipient, all_fared
                  in _by_recipient(message)
-                 if not any(fared.is_settled for fared in all_fared))
+                 if recipient.status != State.rejected
+                 and not any(fared.is_settled for fared in all_fared))
 
 
 def envelope(message: Message) -> tuple[str, ...] | None:
@@ -81,16 +82,20 @@ def envelope(message: Message) -> tuple[str, ...] | None:
     return unsettled if len(unsettled) < len(message.recipients) else None
 
 
+def tells_apart(attempt: Attempt) -> bool:
+    """Whether `attempt` was not for all, or not the same for all."""
+    return (attempt.envelope is not None
+            or attempt.outcome is not None and bool(
+                attempt.outcome.recipients))
+
+
 def told_apart(message: Message) -> bool:
-    """Whether any attempt was not for all, or not the same for all."""
-    return any(attempt.envelope is not None
-               or attempt.outcome and attempt.outcome.recipients
-               for attempt in message.attempts)
+    """Whether any attempt tells the message's recipients apart."""
+    return any(map(tells_apart, message.attempts))
 
 
 def settle(message: Message) -> Message:
-    """Return `message` with what attempts that tell recipients apart have
-    settled.
+    """Return `message` with what its attempts have settled.
 
     Recipients take their own status. Once a provider took the message, and
     nobody is left, it is `accepted`; an end that was concluded without that
@@ -99,14 +104,44 @@ def settle(message: Message) -> Message:
     found = list(_by_recipient(message))
     changes = {
         'recipients': tuple(_settled(*one) for one in found),
-        'possible_duplicate': message.possible_duplicate or any(
-            Counter(fared.kind for fared in all_fared)[Kind.accepted] > 1
-            for _, all_fared in found)}
+        'possible_duplicate': message.possible_duplicate
+        or message.accepted_by is not None and any(
+            sum(fared.kind in (Kind.accepted, Kind.uncertain)
+                for fared in all_fared) > 1 for _, all_fared in found)}
     if message.accepted_by and (
             message.state in ENDED or not left(message)):
         changes |= {'state': State.accepted, 'next_attempt_at': None,
                     'reason': ''}
     return message.model_copy(update=changes)
+
+
+def concluded(message: Message, status: State,
+              reason: str) -> tuple[Recipient, ...]:
+    """Return the recipients as a round leaves them that ends in `status`.
+
+    Who waits on, waits as its own attempts say: nobody is `uncertain` whom
+    no provider can have reached.
+    """
+    waits_on = status in (State.deferred, State.uncertain)
+    return tuple(
+        _waiting(recipient, all_fared, reason) if waits_on else
+        recipient.model_copy(update={'status': status, 'reason': reason})
+        if recipient.email in whom else _settled(recipient, all_fared)
+        for whom in [frozenset(left(message))]
+        for recipient, all_fared in _by_recipient(message))
+
+
+def _waiting(recipient, all_fared, reason):
+    settled = _settled(recipient, all_fared)
+    if settled.status in (State.accepted, State.rejected) or any(
+            fared.is_settled for fared in all_fared):
+        return settled
+    uncertain = [fared for fared in all_fared
+                 if fared.kind is Kind.uncertain]
+    last = (uncertain or all_fared)[-1:]
+    return recipient.model_copy(update={
+        'status': State.uncertain if uncertain else State.deferred,
+        'reason': last[0].reason if last else reason})
 
 
 def _settled(recipient, all_fared):

@@ -73,7 +73,9 @@ class PooledEmailService(AbstractEmailService):
             message = self.journal.message
             if must_hold(message) or not recipients.left(message):
                 break
-            if not can_go_by(service, message) or self._is_done_with(service):
+            if not can_go_by(service, message) \
+                    or is_unable(service, message) \
+                    or _was_asked(service, message):
                 continue
             left = context.deadline - self.clock.monotonic()
             usual = service.seconds_for(email)
@@ -94,16 +96,6 @@ class PooledEmailService(AbstractEmailService):
         return ProbeResult(
             any(result.ok for result in results),
             '; '.join(result.detail for result in results))
-
-    def _is_done_with(self, service):
-        """Tried in this round already, or found unable to carry it."""
-        message = self.journal.message
-        return any(
-            attempt.service == service.name and (
-                attempt.round == message.round
-                or attempt.outcome and attempt.outcome.kind
-                is Kind.unsupported)
-            for attempt in message.recent)
 
     def _attempt(self, service, permit, seconds, email, resting):
         try:
@@ -135,6 +127,24 @@ def can_go_by(service: AbstractEmailService, message: Message) -> bool:
     """Say whether `service` could carry `message` to whom it is left for."""
     return (service.capabilities.envelope
             or recipients.envelope(message) is None)
+
+
+def is_unable(service: AbstractEmailService, message: Message) -> bool:
+    """Say whether `service` was found unable to carry `message` to those
+    whom it is left for."""
+    whom = recipients.envelope(message)
+    return any(
+        attempt.service == service.name and attempt.envelope == whom
+        and attempt.outcome is not None
+        and attempt.outcome.kind is Kind.unsupported
+        for attempt in message.recent)
+
+
+def _was_asked(service, message):
+    """In this round."""
+    return any(attempt.service == service.name
+               and attempt.round == message.round
+               for attempt in message.recent)
 
 
 def _best(outcomes, resting):

@@ -3,12 +3,13 @@
 All of it is done in the transaction that writes the event itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Connection, Update
 
 from stampman.helpers import recipients
-from stampman.helpers.delivery import Attempt, Kind, Message, State
+from stampman.helpers.delivery import (
+    Attempt, Kind, Message, Recipient, State)
 from stampman.store import _reading as reading
 from stampman.store import _statements as sql
 
@@ -26,15 +27,19 @@ def follow(connection: Connection, all_others: Update, message_id: str,
             {**changes, 'whom': one.lower()} for one in whom])
 
 
-def settle(connection: Connection, attempt: Attempt,
-           message_id: str) -> None:
-    """Write what the end of an attempt settles that tells recipients
-    apart."""
+def settle(connection: Connection, attempt: Attempt, message_id: str,
+           is_late: bool) -> None:
+    """Write what the end of an attempt settles that tells recipients apart.
+
+    `is_late`: it was rescued before.
+    """
     row = connection.execute(
         sql.CLAIMED, {'of': message_id}).mappings().one()
     before = reading.whole(connection, row)
     after = recipients.settle(before)
-    _write_recipients(connection, before, after)
+    _write_changes(connection, before, after)
+    if is_late:
+        connection.execute(sql.TURN_AWAY, {'of': message_id})
     if after.state is State.accepted:
         connection.execute(sql.SETTLED, {
             'of': message_id, 'twice': after.possible_duplicate})
@@ -48,7 +53,7 @@ def conclude(connection: Connection, message: Message, state: State,
     """Write what a person's word, already on the message and its attempts,
     makes of one whose recipients fared differently."""
     settled = recipients.settle(message)
-    _write_recipients(connection, message, settled)
+    _write_changes(connection, message, settled)
     left, status, due = recipients.left(settled), state, None
     if state is State.accepted and left:
         state = status = State.deferred
@@ -62,12 +67,17 @@ def conclude(connection: Connection, message: Message, state: State,
     follow(connection, sql.FOLLOW, message.id, status, reason, left)
 
 
-def _write_recipients(connection, before, after):
-    changed = [
-        {'of': before.id, 'whom': is_now.email.lower(),
-         'becomes': str(is_now.status), 'why': is_now.reason,
-         'theirs': is_now.provider_message_id}
-        for was, is_now in zip(before.recipients, after.recipients)
-        if was != is_now]
+def write(connection: Connection, message_id: str,
+          fared: Iterable[Recipient]) -> None:
+    """Write recipients as they are."""
+    connection.execute(sql.SETTLE_ONE, [
+        {'of': message_id, 'whom': one.email.lower(),
+         'becomes': str(one.status), 'why': one.reason,
+         'theirs': one.provider_message_id} for one in fared])
+
+
+def _write_changes(connection, before, after):
+    changed = [is_now for was, is_now
+               in zip(before.recipients, after.recipients) if was != is_now]
     if changed:
-        connection.execute(sql.SETTLE_ONE, changed)
+        write(connection, before.id, changed)

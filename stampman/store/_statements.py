@@ -91,11 +91,14 @@ END = update(attempts).where(
     ended_at=bindparam('at'), kind=bindparam('how'),
     outcome=bindparam('rest'), resolved=case(
         (bindparam('how') == Kind.accepted.value, None), else_=_A.resolved))
-_ACCEPTED_TWICE = select(func.count() > 1).where(
-    _A.message_id == _M.id, _A.kind == Kind.accepted.value).scalar_subquery()
+_TAKEN_TWICE = select(func.count() > 1).where(
+    _A.message_id == _M.id, or_(
+        _A.kind == Kind.accepted.value,
+        and_(_A.kind == Kind.uncertain.value, _A.resolved.is_(None)))
+).scalar_subquery()
 ACCEPTED = update(messages).where(_ID).values(
     state=State.accepted.value, next_attempt_at=None, reason='',
-    possible_duplicate=or_(_M.possible_duplicate, _ACCEPTED_TWICE),
+    possible_duplicate=or_(_M.possible_duplicate, _TAKEN_TWICE),
     **_NO_LEASE)
 ALL_ACCEPTED = update(recipients).where(
     _R.message_id == bindparam('of')).values(
@@ -108,6 +111,9 @@ SETTLE_ONE = update(recipients).where(
     _R.message_id == bindparam('of'), _R.mailbox == bindparam('whom')
 ).values(status=bindparam('becomes'), reason=bindparam('why'),
          provider_message_id=bindparam('theirs'))
+WAS_ENDED = select(_A.kind.is_not(None)).where(
+    _A.message_id == bindparam('of'), _A.id == bindparam('ended'))
+TURN_AWAY = update(messages).where(_ID).values(fence=_M.fence + 1)
 # What is held for the sake of an attempt is concluded anew.
 RECONSIDER = update(messages).where(
     _ID, _M.state == State.uncertain.value).values(
@@ -119,7 +125,8 @@ _FOLLOW = update(recipients).where(_R.message_id == bindparam('of')).values(
     status=bindparam('becomes'), reason=bindparam('why'))
 FOLLOW = _FOLLOW.where(_NOT_SETTLED)
 FOLLOW_ANEW = _FOLLOW.where(_NOT_ACCEPTED)
-FOLLOW_ONE = _FOLLOW.where(_R.mailbox == bindparam('whom'))
+FOLLOW_ONE = _FOLLOW.where(
+    _R.mailbox == bindparam('whom'), _NOT_ACCEPTED)
 
 # -- a person's acts ---------------------------------------------------------
 

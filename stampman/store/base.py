@@ -12,7 +12,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from stampman.helpers.delivery import Attempt, Claim, Message, State
+from stampman.helpers.delivery import (
+    Attempt, Claim, Message, Recipient, State)
 from stampman.helpers.mail import Email
 
 ORPHANED = 'the process ended before the answer was recorded'
@@ -131,20 +132,21 @@ class AbstractStore(ABC):
         the attempt tells recipients apart, they and the message become what
         `helpers.recipients.settle` says. Where the message is not
         `accepted` by that and the outcome not `uncertain`, a message that
-        is `uncertain` is due, so that it is concluded anew. Raises NotFound
-        where it never began.
+        is `uncertain` is due, so that it is concluded anew. Where such an
+        attempt ends behind its rescue, who holds the lease now knows too
+        little: the fence turns it away. Raises NotFound where the attempt
+        never began.
         """
 
     @abstractmethod
     def finish(self, claim: Claim, state: State, *, round: int,
                next_attempt_at: float | None = None, reason: str = '',
-               left: Sequence[str] | None = None,
-               left_as: State | None = None) -> None:
+               recipients: Sequence[Recipient] | None = None) -> None:
         """Give the message back in `state`, with no lease.
 
-        The recipients `left`, or where that is None those that are neither
-        `accepted` nor `rejected`, take `left_as`, or where that is None the
-        state, as their status, and the reason. Raises LeaseLost, and writes
+        `recipients` are written as they are; where they are None, those
+        that are neither `accepted` nor `rejected` take the state as their
+        status, and the reason. Raises LeaseLost, and writes
         nothing, where the claim does not hold any more; so it is after the
         end of an accepted attempt, which leaves nothing to finish.
         """
@@ -163,12 +165,12 @@ class AbstractStore(ABC):
         `resolved` is written on every uncertain attempt without one; a
         `restart` leaves all attempts so far behind (`restarted_after`) and
         sets `crashes` to 0. Recipients follow as in `finish`; those that
-        were `rejected` too where it is restarted. A message that a provider
-        took for some of its recipients is `accepted` where it would have
-        ended otherwise; where the word `accepted` leaves somebody, it is
-        `deferred` to the time `others_at`. Returns the message as it is
-        then. Raises NotFound where the pool has no such message, and
-        Conflict where its state is another one.
+        were `rejected` too where an ended message is restarted. A message
+        that a provider took for some of its recipients is `accepted` where
+        it would have ended otherwise; where the word `accepted` leaves
+        somebody, it is `deferred` to the time `others_at`. Returns the
+        message as it is then. Raises NotFound where the pool has no such
+        message, and Conflict where its state is another one.
         """
 
     @abstractmethod

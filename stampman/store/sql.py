@@ -12,7 +12,7 @@ from stampman.helpers.delivery import Claim, Kind, Outcome, State
 from stampman.helpers.exceptions import (
     ConfigError, Conflict, LeaseLost, NotFound, StoreUnavailable,
     TooManyRequests)
-from stampman.helpers.recipients import told_apart
+from stampman.helpers.recipients import tells_apart, told_apart
 from stampman.store import _following as following
 from stampman.store import _reading as reading
 from stampman.store import _rows as rows
@@ -157,13 +157,16 @@ class SqlStore(AbstractStore):
     def end(self, attempt, message_id):
         outcome = attempt.outcome
         with self._database.write() as connection:
+            is_late = tells_apart(attempt) and connection.execute(
+                sql.WAS_ENDED, {'of': message_id, 'ended': attempt.id}
+            ).scalar()
             if not connection.execute(sql.END, {
                     'of': message_id, 'ended': attempt.id,
                     'at': attempt.ended_at, 'how': outcome.kind.value,
                     'rest': rows.rest_of(outcome)}).rowcount:
                 raise NotFound(f'no attempt {attempt.id} of {message_id}')
-            if attempt.envelope is not None or outcome.recipients:
-                following.settle(connection, attempt, message_id)
+            if tells_apart(attempt):
+                following.settle(connection, attempt, message_id, is_late)
             elif outcome.kind is Kind.accepted:
                 connection.execute(sql.ACCEPTED, {'of': message_id})
                 connection.execute(sql.ALL_ACCEPTED, {
@@ -174,14 +177,17 @@ class SqlStore(AbstractStore):
                     'of': message_id, 'at': attempt.ended_at})
 
     def finish(self, claim, state, *, round, next_attempt_at=None, reason='',
-               left=None, left_as=None):
+               recipients=None):
         with self._database.write() as connection:
             _held(claim, connection.execute(sql.FINISH, {
                 'of': claim.message_id, 'held_fence': claim.fence,
                 'becomes': state.value, 'rounds': round,
                 'next': next_attempt_at, 'why': reason}))
-            following.follow(connection, sql.FOLLOW, claim.message_id,
-                             left_as or state, reason, left)
+            if recipients is None:
+                following.follow(connection, sql.FOLLOW, claim.message_id,
+                                 state, reason)
+            else:
+                following.write(connection, claim.message_id, recipients)
 
     def change(self, pool, message_id, expected, state, *, reason='',
                resolved=None, next_attempt_at=None, restart=False,
@@ -199,7 +205,8 @@ class SqlStore(AbstractStore):
             if resolved is not None:
                 connection.execute(
                     sql.RESOLVE, {'of': message_id, 'word': resolved})
-            if told_apart(message):
+            anew = restart and State.uncertain not in expected
+            if told_apart(message) and not anew:
                 following.conclude(
                     connection, reading.message(connection, pool, message_id),
                     state, reason, others_at)
