@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from stampman.helpers.config import ServiceSettings
 from stampman.services import providers, service_class
 from stampman.services.base import FALLBACK, AbstractEmailService
@@ -64,7 +66,7 @@ SECTION = """
 
 ### What `{provider}` needs
 
-{settings}
+{settings}{less}
 
 ### What `{provider}` can carry
 
@@ -77,7 +79,11 @@ ANSWERS = """
 """
 FLAGS = {'alert': 'alert', 'throttled': 'pace', 'domain_only': 'domain',
          'stalled': 'rests'}
+LESS = '\n\nIt does not know {names}.'
 SETTING = 'setting', 'is', 'by default'
+# What an HTTP service can be told, and perhaps not another one.
+OF_HTTP = {'base_url': 'https://api.example.com',
+           'proxy': 'http://proxy.example.com:3128'}
 TYPES = {'string': 'text', 'boolean': '`true` or `false`',
          'integer': 'a whole number', 'number': 'a number'}
 BOUNDS = {'exclusiveMinimum': 'over', 'minimum': 'from',
@@ -96,10 +102,12 @@ def section(provider: str) -> str:
     """Return what there is to say of a provider."""
     service = service_class(provider)
     own = list(settings(service.Settings, besides=ServiceSettings))
+    less = ' and '.join(f'`{name}`' for name in unknown(service.Settings))
     text = SECTION.format(
         provider=provider,
         manual=inspect.getdoc(sys.modules[service.__module__]),
         settings=table(SETTING, own) if own else 'Nothing.',
+        less=LESS.format(names=less) if less else '',
         carries=table(*carried(service)))
     data = ROOT / 'tests' / 'providers' / f'{provider}.json'
     if not data.exists():
@@ -120,6 +128,16 @@ def settings(model: type[ServiceSettings], besides: type | None = None
             needed = name in schema.get('required', ())
             yield (f'`{name}`', kind(field), 'it must be given' if needed
                    else default(field.get('default')))
+
+
+def unknown(model: type[ServiceSettings]) -> list[str]:
+    """Return the settings of every service that this one refuses."""
+    try:
+        model(**OF_HTTP)
+    except ValidationError as error:
+        refused = {one['loc'][0] for one in error.errors() if one['loc']}
+        return [name for name in OF_HTTP if name in refused]
+    return []
 
 
 def kind(field: dict[str, Any]) -> str:

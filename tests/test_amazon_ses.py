@@ -12,8 +12,10 @@ from email import message_from_bytes, policy
 from urllib.parse import quote
 
 import pytest
+from pydantic import ValidationError
 
 from stampman.helpers.delivery import Clock, Kind
+from stampman.helpers.mail import Email
 from stampman.services import _aws, service_class
 from stampman.services.transport import Request
 
@@ -23,6 +25,7 @@ from test_services import (
     ATTEMPT, DATA, MESSAGE, NOW, an_email, context, service)
 
 SECRET = DATA['amazon_ses']['settings']['secret_access_key']
+LONG = 60.0         # seconds; 40 megabytes on a busy machine
 TOKEN = 'a-session/token+of=the=tests'
 OK = (200, {'SendingEnabled': True}), (200, {'VerifiedForSendingStatus': True})
 # The token of AWS's test suite for Signature Version 4.
@@ -47,8 +50,8 @@ def server():
 def sent_by(server, email=None, envelope=None, path='', **settings):
     """Send through a service at `server`; return the request."""
     ours = service('amazon_ses', server.url + path, **settings)
-    outcome = ours.send_email(
-        email or an_email(), context()._replace(envelope=envelope))
+    outcome = ours.send_email(email or an_email(), context(
+        ours.settings.timeout)._replace(envelope=envelope))
     assert outcome.kind is Kind.accepted, outcome.reason
     return server.requests[-1]
 
@@ -255,12 +258,54 @@ def test_metadata_and_tags_are_carried_whole_or_not_at_all(
     assert read['metadata'].items() >= email.metadata.items()
 
 
-def test_a_domain_below_a_verified_one_may_be_sent_from(server):
-    cls = service_class('amazon_ses')
-    settings = cls.Settings(
-        **DATA['amazon_ses']['settings'], base_url=server.url)
-    server.script(OK[0], (404, {'__type': 'NotFoundException'}))
-    result = cls('a', settings, 'mail.example.com', Clock(
-        lambda: NOW, time.monotonic)).probe()
-    assert result.ok is None
-    assert 'mail.example.com is not known there' in result.detail
+def raw_size(sent):
+    return len(base64.b64decode(sent.json['Content']['Raw']['Data']))
+
+
+def test_a_message_has_at_most_40_megabytes_before_its_base64(server):
+    """Only a last line of the file is not as long as the others."""
+    def with_file(size):
+        return Email(
+            from_email='shop@example.com', recipients=['ann@example.org'],
+            subject='Order', content='x', attachments=[
+                {'filename': 'a', 'content': bytes(size)}])
+
+    room = 40_000_000 - raw_size(sent_by(server, with_file(57)))
+    lines = room // 78          # 76 characters and their end
+    size = 57 * (lines + 1) + (room % 78 - 2) // 4 * 3
+    sent = sent_by(server, with_file(size), timeout=LONG)
+    assert 40_000_000 - 80 < raw_size(sent) <= 40_000_000
+    before = len(server.requests)
+    outcome = service('amazon_ses', server.url).send_email(
+        with_file(size + 57), context())
+    assert outcome.kind is Kind.unsupported
+    assert re.fullmatch('the whole email: at most 40000000 bytes are '
+                        'carried, not 400000[0-9]{2}', outcome.reason)
+    assert len(server.requests) == before
+
+
+def test_a_text_and_its_html_count_together_as_utf_8(server):
+    outcome = service('amazon_ses', server.url).send_email(Email(
+        from_email='shop@example.com', recipients=['ann@example.org'],
+        subject='Order', content='x' * 20_000_000,
+        html='\u00fc' * 10_000_000 + '!'), context())
+    assert outcome.kind is Kind.unsupported
+    assert outcome.reason == ('the whole email: at most 40000000 bytes are '
+                              'carried, not 40000001')
+    assert not server.requests
+
+
+@pytest.mark.parametrize('region', ['us-iso-east-1', 'eu-isoe-west-1'])
+def test_a_region_without_ses_is_refused_by_name(region):
+    with pytest.raises(ValidationError) as failure:
+        service('amazon_ses', region=region)
+    assert f'there is no Amazon SES in "{region}"' in str(failure.value)
+
+
+def test_people_are_told_of_the_limits_of_tags_and_metadata():
+    told = service('amazon_ses').capabilities.described()
+    assert told['size'] == 'up to 40,000,000 bytes as MIME'
+    assert 'of up to 256 characters' in told['tags']
+    assert 'up to 189 bytes' in told['tags']
+    assert 'a key of up to 256 of A-Z, a-z, 0-9, "_" and "-"' in (
+        told['metadata'])

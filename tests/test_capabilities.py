@@ -155,7 +155,8 @@ SWITCHED = {
 }
 # What an email does not say: the size of a request, whom it is for now, and
 # what is only told to people.
-OTHERS = {'max_request', 'envelope', 'notes'}
+OTHERS = {'max_request', 'max_message', 'envelope', 'tag_words',
+          'metadata_words', 'notes'}
 SWITCHES = [(field, name, fields) for field, (_, _, over) in SWITCHED.items()
             for name, fields in over]
 
@@ -222,6 +223,18 @@ def test_a_request_has_the_providers_size_to_the_byte(
                               f'carried, not {most + 1}')
 
 
+@pytest.mark.parametrize('carrier, most', with_limit('max_message'))
+def test_a_message_has_the_providers_size(carrier, most, servers):
+    """Of one that the provider writes only the texts are counted."""
+    _, request = sent(carrier, an_email(content='x' * most), servers)
+    assert request
+    outcome, request = sent(
+        carrier, an_email(content='x' * (most + 1)), servers)
+    assert outcome.kind is Kind.unsupported and not request
+    assert outcome.reason == (f'the whole email: at most {most} bytes are '
+                              f'carried, not {most + 1}')
+
+
 def test_capture_carries_everything():
     limits = [fields for _, _, fields in SWITCHES] + [
         fields(100_000 if field == 'max_metadata' else 2000)
@@ -238,8 +251,8 @@ def test_capture_carries_everything():
 @pytest.mark.parametrize('field', FIELDS)
 def test_people_are_told_of_every_limit(field):
     default = FIELDS[field]
-    other = (not default if isinstance(default, bool) else
-             ('A note.',) if field == 'notes' else 4711)
+    other = {bool: not default, str: 'a word', tuple: ('A note.',)}.get(
+        type(default), 4711)
     base, told = (one.described() for one in (
         Capabilities(), Capabilities(**{field: other})))
     assert list(told) == list(base)

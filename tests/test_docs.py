@@ -4,10 +4,18 @@ import re
 
 import pytest
 
+from stampman import cli
 from stampman.services import providers, service_class
+from stampman.simulator import Simulator, faults
 
 from provider_docs import (
-    PAGE, ROOT, default, kind, outcome, page, runs, table)
+    PAGE, ROOT, default, kind, outcome, page, runs, table, unknown)
+from simulating import call, call_json
+
+SIMULATOR = (ROOT / 'docs' / 'simulator.md').read_text('utf-8')
+# Those of which each rule says itself whether the message is taken.
+MAY_TAKE = [what for what, kind in faults.WHATS.items()
+            if kind.took is None and what != 'reset']
 
 
 def test_the_page_of_the_providers_is_what_the_program_says():
@@ -15,8 +23,52 @@ def test_the_page_of_the_providers_is_what_the_program_says():
         'docs/providers.md is out of date: write it anew with "make docs"')
 
 
-def test_the_readme_leads_to_it():
-    assert '(docs/providers.md)' in (ROOT / 'README.md').read_text('utf-8')
+@pytest.mark.parametrize('name', ['providers', 'simulator'])
+def test_the_readme_leads_to_it(name):
+    assert f'(docs/{name}.md)' in (ROOT / 'README.md').read_text('utf-8')
+
+
+def test_a_setting_that_does_not_apply_is_told():
+    told = {provider: unknown(service_class(provider).Settings)
+            for provider in providers()}
+    assert told.pop('smtp') == ['base_url', 'proxy']
+    assert not any(told.values())
+    section = page().partition('\n## smtp\n')[2]
+    assert 'It does not know `base_url` and `proxy`.' in section
+
+
+def test_the_page_of_the_simulator_has_its_table_of_faults():
+    lines = [line for line in faults.__doc__.splitlines()
+             if line.startswith('|')]
+    assert len(lines) == 2 + len(faults.WHATS)
+    assert '\n'.join(lines) in SIMULATOR
+    for name in {*faults.READERS} - {'provider', 'what', 'headers'}:
+        assert f'`{name}`' in SIMULATOR
+    for word in faults.CLASSES + faults.PROVIDERS + faults.STAGES:
+        assert f'`{word}`' in SIMULATOR
+
+
+def test_it_is_told_which_faults_can_be_told_took():
+    of_took, = (line for line in SIMULATOR.splitlines()
+                if line.startswith('| `took` |'))
+    assert re.findall('`(.+?)`', of_took)[2:-1] == MAY_TAKE
+    for text in (cli.simulate.help, (ROOT / 'README.md').read_text('utf-8')):
+        sentence, = re.findall(
+            r'took=true[`"]([^.]*)\.', ' '.join(text.split()))
+        assert all(what in sentence for what in MAY_TAKE)
+    assert 'docs/simulator.md' in cli.simulate.help
+
+
+def test_it_has_every_option_and_only_routes_that_are_there():
+    for option in cli.simulate.params:
+        assert f'`{option.opts[0]}`' in SIMULATOR
+    routes = re.findall(r'^\| `([A-Z]+) (/\S*)` \|', SIMULATOR, re.MULTILINE)
+    assert len(routes) == len(set(routes)) > 8
+    with Simulator() as simulator:
+        for method, path in routes:
+            assert call(simulator, method, path).status != 405
+        body = SIMULATOR.partition("-d '")[2].partition("'")[0]
+        assert call_json(simulator, '/faults', body.strip('"')).status == 201
 
 
 @pytest.mark.parametrize('provider', providers())

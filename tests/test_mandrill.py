@@ -127,6 +127,32 @@ def test_a_recipient_who_is_named_twice(server, first, second, kind, proof):
     assert ('contradicts itself' in outcome.reason) is outcome.alert
 
 
+PLAIN, LATE, STALLED, UNKNOWN = (
+    ('sent', None), ('queued', 'sending-backlogged'),
+    ('queued', 'sending-paused'), ('queued', 'a-word'))
+
+
+@pytest.mark.parametrize('better, worse, flags', [
+    (PLAIN, LATE, {'throttled'}), (PLAIN, UNKNOWN, {'alert'}),
+    (PLAIN, STALLED, {'stalled', 'alert'}), (LATE, UNKNOWN, {'alert'}),
+    (LATE, STALLED, {'stalled', 'alert'}),
+    (UNKNOWN, STALLED, {'stalled', 'alert'}),
+    (('rejected', 'rule'), ('rejected', 'a-word'), {'alert'}),
+    (('rejected', 'unsigned'), ('rejected', 'test-mode-limit'), {'alert'})])
+def test_of_what_is_said_twice_of_a_recipient_the_worse_counts(
+        server, better, worse, flags):
+    for first, second in ((better, worse), (worse, better)):
+        outcome = send(server, [entry(A, *first, 'id-1'),
+                                entry(A, *second, 'id-2')])
+        assert worse[1] in outcome.reason
+        assert flags == {flag for flag in (
+            'alert', 'throttled', 'stalled', 'domain_only')
+            if getattr(outcome, flag)}
+        if outcome.kind is Kind.accepted:
+            assert outcome.provider_message_id == (
+                'id-1' if first == worse else 'id-2')
+
+
 @pytest.mark.parametrize('odd', [
     None, 17, True, 'sent', [], {}, ['sent'], {'email': None},
     {'email': [A], 'status': 'sent', '_id': 'x'},
@@ -214,8 +240,22 @@ def test_what_waits_is_told_before_what_is_rejected(server):
         'taken, but it may never be sent: sending-paused; 1 of 3 recipients '
         'rejected: the recipient complained before: spam')
     assert outcome.code == 'sending-paused'
-    assert outcome.recipients[0].reason == (
-        'taken, but it may never be sent: sending-paused')
+    assert [one.reason for one in outcome.recipients] == [
+        *['taken, but it may never be sent: sending-paused'] * 2,
+        'the recipient complained before: spam']
+
+
+def test_who_waits_has_a_reason_beside_who_does_not(server):
+    outcome = send(server, [
+        entry(A), entry(B, 'queued', 'hourly-quota-exhausted'),
+        entry(C, 'queued', 'account-suspended')], recipients=[A, B, C])
+    assert outcome.kind is Kind.accepted
+    assert [one.reason for one in outcome.recipients] == [
+        '', 'taken, but it will be late: hourly-quota-exhausted',
+        'taken, but it may never be sent: account-suspended']
+    assert outcome.reason == (
+        'taken, but it will be late: hourly-quota-exhausted; taken, but it '
+        'may never be sent: account-suspended')
 
 
 @pytest.mark.parametrize('status', ['queued', 'rejected', 'other'])

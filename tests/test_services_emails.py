@@ -227,7 +227,8 @@ def test_more_recipients_than_a_provider_takes_are_unsupported(
 
 @pytest.mark.parametrize('provider', HTTP)
 def test_a_request_over_the_providers_size_is_unsupported(provider, server):
-    most = service_class(provider).capabilities.max_request
+    capabilities = service_class(provider).capabilities
+    most = capabilities.max_request or capabilities.max_message
     outcome, _ = delivered(provider, Email(
         from_email='shop@example.com', recipients=['ann@example.org'],
         subject='Order', content='x', attachments=[
@@ -277,6 +278,17 @@ def test_metadata_of_sendgrid_has_at_most_10000_bytes_with_our_ids(
     if sent:
         assert len(json.dumps(json.loads(sent.body)['custom_args'],
                               separators=(',', ':'))) == 10_000
+
+
+def test_a_reply_to_of_sendgrid_has_at_most_1000_addresses(server):
+    for count, kind in ((1000, Kind.accepted), (1001, Kind.unsupported)):
+        email = Email(from_email='shop@example.com', content='Hello',
+                      recipients=['ann@example.org'], subject='Order',
+                      reply_to=[f'a{n}@example.com' for n in range(count)])
+        outcome, _ = delivered('sendgrid', email, server)
+        assert outcome.kind is kind
+    assert outcome.reason == (
+        'reply_to: at most 1000 addresses are carried, not 1001')
 
 
 @pytest.mark.parametrize('name', [

@@ -90,7 +90,9 @@ def test_calls_are_shown_with_those_that_took_nothing(simulator):
     assert [(one['path'], one['answered'], one['took']) for one in shown] == [
         (simulating.SENDGRID_PATH, 202, True),
         (simulating.SENDGRID_PATH, 401, False)]
-    assert call(simulator, 'GET', '/calls?provider=other').status == 400
+    for path in ('/calls?provider=other', '/calls?provider=',
+                 '/ledger?provider=', '/ledger?provider'):
+        assert call(simulator, 'GET', path).status == 400
 
 
 def test_faults_are_switched_on_and_off(simulator):
@@ -166,6 +168,7 @@ def test_a_connection_is_kept_for_several_requests(simulator):
 
 @pytest.mark.parametrize('headers, status', [
     ({'Transfer-Encoding': 'chunked'}, 411), ({'Content-Length': 'x'}, 411),
+    ({'Content-Length': '9' * 5000}, 411),
     ({'Content-Length': '99999999999'}, 413)])
 def test_a_body_that_cannot_be_read_is_refused(simulator, headers, status):
     for path in (simulating.SENDGRID_PATH, '/faults'):

@@ -76,7 +76,11 @@ def test_it_begins_with_faults_and_domains(started):
     (('--fault', 'sendgrid:explode'), 2, "not 'explode'"),
     (('--fault', 'sendgrid'), 2, '--fault'),
     (('--key', 'gmail=x'), 2, '--key'), (('--key', 'sendgrid='), 2, '--key'),
-    (('--key', 'smtp=user'), 2, 'smtp=simulated:'),
+    (('--key', 'smtp=user'), 2, 'the password is missing'),
+    (('--key', 'amazon_ses=AKIAX'), 2, 'the secret key is missing; write it '
+     'like amazon_ses=AKIASIMULATED:simulated-secret'),
+    (('--key', 'amazon_ses=:x'), 2, 'the access key is missing'),
+    (('--domain', 'not a domain'), 2, "'not a domain' is not a domain name"),
     (('--ledger', 'missing/file'), 1, 'missing/file'),
     (('--port', '65536'), 2, '--port')])
 def test_what_is_wrong_with_its_words_is_told(tmp_path, words, code, told):

@@ -58,7 +58,12 @@ def test_a_spec_is_a_rule(spec, rule):
     ('sendgrid:error=SUPPRESSED', "has no error 'SUPPRESSED'"),
     ('sendgrid:hang,body=x', 'no "body"'),
     ('sendgrid:status=429,header.A b=x', 'can be a header'),
-    ('smtp:huge=9', 'nothing that smtp can do')])
+    ('smtp:huge=9', 'nothing that smtp can do'),
+    ('mailgun:scope', 'no keys with scopes'),
+    ('smtp:scope', 'no keys with scopes'),
+    ('sendgrid:quota=5', 'must not be there'),
+    ('sendgrid:quota,times=1', "cannot be told 'times'"),
+    ('sendgrid:scope,on=probe', "cannot be told 'on'")])
 def test_a_wrong_spec_is_explained(spec, told):
     with pytest.raises(WrongFault, match=r'.*' + told):
         from_spec(spec)
@@ -78,6 +83,39 @@ def test_a_wrong_spec_is_explained(spec, told):
 def test_wrong_json_is_explained(fields, told):
     with pytest.raises(WrongFault, match=r'.*' + told):
         from_json(fields)
+
+
+@pytest.mark.parametrize('spec, told', [
+    ('smtp:status=503,on=probe', "does not come by 'dot'"),
+    ('smtp:error=UNAVAILABLE,on=probe', "does not come by 'mail'"),
+    ('smtp:hang,on=probe,stage=rcpt', "does not come by 'rcpt'"),
+    ('mandrill:error=CONTENT,on=probe', 'about an email'),
+    ('*:error=RECIPIENT,on=probe', 'about an email'),
+    ('smtp:reject=*@example.net,stage=mail', 'the stage "rcpt" only'),
+    ('smtp:hang,took=true,stage=data', 'the stage "dot" only'),
+    ('smtp:reset=after,stage=rcpt', 'the stage "dot" only')])
+def test_what_could_never_happen_is_no_fault(spec, told):
+    with pytest.raises(WrongFault, match=r'.*' + told):
+        from_spec(spec)
+
+
+@pytest.mark.parametrize('spec', [
+    'smtp:status=421,on=probe,stage=ehlo', 'smtp:error=AUTH,on=probe',
+    '*:status=503,on=probe', 'sendgrid:error=ACCOUNT,on=probe',
+    'smtp:hang,took=true,stage=dot'])
+def test_what_can_happen_to_a_probe_or_at_a_stage_is_one(spec):
+    assert from_spec(spec).provider == spec.partition(':')[0]
+
+
+def test_how_things_stand_is_not_used_up_and_meets_no_request():
+    known = faults.Faults(['sendgrid:quota', '*:scope'])
+    assert known.choose('sendgrid', lambda rule: True) is None
+    assert [known.is_on(provider, state) for provider, state in (
+        ('sendgrid', 'quota'), ('mailgun', 'quota'), ('mandrill', 'scope'))
+        ] == [True, False, True]
+    assert [rule.on for rule in known.rules()] == ['any', 'any']
+    known.clear()
+    assert not known.is_on('sendgrid', 'quota')
 
 
 def test_every_fault_stands_in_the_table_of_the_module():

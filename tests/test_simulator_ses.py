@@ -99,6 +99,8 @@ def test_raw_mime_is_taken_for_its_envelope(
     simple(Headers=[{'Name': f'X-{n}', 'Value': 'a'} for n in range(15)]),
     {**SES_MAIL, 'ReplyToAddresses': ['a@example.com', 'b@example.com']},
     {**SES_MAIL, 'ConfigurationSetName': 'events'},
+    {**SES_MAIL, 'EmailTags': [{'Name': f'tag_{n}', 'Value': 'a'}
+                               for n in range(200)]},
     {**SES_MAIL, 'ConfigurationOverrides': {'Tracking': {
         'OpenTrackingEnabled': 'DISABLED'}}},
     {**SES_MAIL, 'Content': {'Template': {

@@ -215,7 +215,7 @@ def test_a_fault_can_be_switched_on_while_a_connection_is_open(opened):
 
 @pytest.mark.parametrize('rule', [
     'sendgrid:close', '*:endless', '*:redirect=http://127.0.0.1:9/',
-    'smtp:close,on=probe', 'smtp:reject=*@elsewhere.example'])
+    '*:close,on=probe', 'smtp:reject=*@elsewhere.example'])
 def test_faults_that_are_not_about_this_message_change_nothing(opened, rule):
     door = opened(rule)
     assert last_of(converse(door))[1].startswith(b'250')

@@ -3,18 +3,25 @@
 It takes a while to load: import this module only where it is used.
 """
 
+import threading
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from botocore.auth import SIGV4_TIMESTAMP, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
+from botocore.credentials import Credentials, RefreshableCredentials
 from botocore.session import Session
 
+from stampman.helpers.delivery import Kind
 from stampman.services.base import NoCredentials
 from stampman.services.transport import Request
 
-# For the chain's own calls: an email waits for them.
+# Seconds before keys run out: when new ones are looked for, and when these
+# are not used any more.
+RENEWED, SPENT = 300, 60
+# For the chain's own calls.
 CALLS = Config(connect_timeout=3, read_timeout=5,       # seconds
                retries={'total_max_attempts': 1})
 
@@ -27,43 +34,89 @@ class Keys(NamedTuple):
     token: str | None = None
 
 
+class _Found(NamedTuple):
+    """What the chain has come to; the credentials tell when it runs out."""
+
+    keys: Keys
+    credentials: Credentials
+
+    def ends_within(self, seconds):
+        return (isinstance(self.credentials, RefreshableCredentials)
+                and self.credentials.refresh_needed(seconds))
+
+
 class Chain:
     """The credentials that botocore finds around this process.
 
-    They are looked for once; those that expire renew themselves. Two
-    threads may both look at first, and find the same.
+    A source may answer late or never: it is asked in a thread of its own,
+    by one at a time, however many wait. Keys that run out are looked for
+    anew, at first while the old ones still serve.
     """
 
     def __init__(self):
         self._found = None
+        self._running = None
+        self._lock = threading.Lock()
 
-    def keys(self) -> Keys:
-        """Return the keys of this moment.
+    def keys(self, seconds: float) -> Keys:
+        """Return the keys of this moment; wait for them for `seconds`.
 
         Raises NoCredentials, whose text holds nothing of them.
         """
+        found = self._found
+        if found and not found.ends_within(RENEWED):
+            return found.keys
+        running = self._future()
+        if found and not found.ends_within(SPENT):
+            return found.keys       # a failure is told once these are spent
         try:
-            found = self._found or self._look()
-            keys = found and found.get_frozen_credentials()
-        except Exception as error:      # each source fails in its own way
-            raise NoCredentials(
-                'the AWS credential chain failed: '
-                f'{type(error).__name__}') from error
-        if not (keys and keys.access_key and keys.secret_key):
-            raise NoCredentials('no AWS credentials: set "access_key_id" and '
-                                '"secret_access_key", or a source of the AWS '
-                                'credential chain')
-        self._found = found
-        return Keys(keys.access_key, keys.secret_key, keys.token)
+            return running.result(seconds).keys
+        except TimeoutError:
+            raise NoCredentials('the AWS credential chain did not answer in '
+                                'time', Kind.deferred) from None
 
     def forget(self) -> None:
         """Look anew the next time: the keys are not valid any more."""
         self._found = None
 
-    def _look(self):
+    def _future(self):
+        with self._lock:
+            running = self._running
+            if running is None:
+                running = Future()
+                threading.Thread(target=self._look_up, daemon=True,
+                                 args=(running,)).start()
+                self._running = running
+            return running
+
+    def _look_up(self, running):
+        try:
+            found, failure = _find(), None
+        except NoCredentials as error:
+            found, failure = None, error
+        with self._lock:
+            self._found, self._running = found or self._found, None
+        if failure:
+            running.set_exception(failure)
+        else:
+            running.set_result(found)
+
+
+def _find():
+    try:
         session = Session()
         session.set_default_client_config(CALLS)
-        return session.get_credentials()
+        credentials = session.get_credentials()
+        keys = credentials and credentials.get_frozen_credentials()
+    except Exception as error:      # each source fails in its own way
+        raise NoCredentials('the AWS credential chain failed: '
+                            f'{type(error).__name__}') from error
+    if not (keys and keys.access_key and keys.secret_key):
+        raise NoCredentials('no AWS credentials: set "access_key_id" and '
+                            '"secret_access_key", or a source of the AWS '
+                            'credential chain')
+    return _Found(
+        Keys(keys.access_key, keys.secret_key, keys.token), credentials)
 
 
 def signed(request: Request, keys: Keys, service: str, region: str,

@@ -13,14 +13,17 @@ class Capabilities:
     """What a provider can carry; what it cannot makes it `unsupported`.
 
     Sizes are in bytes. `max_request` is the size of the provider's request
-    as built; the others are counted on the email, `max_metadata` as JSON
-    and with our own ids. `envelope`: it can send to some of an email's
-    recipients alone, its headers unchanged. `notes` are for people: what
-    else arrives otherwise than it was given, and what only the provider
-    knows.
+    as built, `max_message` that of the email as MIME, which the service
+    itself counts; the others are counted on the email, `max_metadata` as
+    JSON and with our own ids. `envelope`: it can send to some of an email's
+    recipients alone, its headers unchanged. The rest is for people:
+    `tag_words` and `metadata_words` tell of limits that have no field here,
+    `notes` what else arrives otherwise than it was given, and what only the
+    provider knows.
     """
 
     max_request: int | None = None
+    max_message: int | None = None
     max_recipients: int | None = None
     max_tags: int | None = None
     max_tag_length: int | None = None
@@ -34,6 +37,8 @@ class Capabilities:
     needs_subject: bool = False
     needs_plain_types: bool = False
     needs_full_files: bool = False
+    tag_words: str = ''
+    metadata_words: str = ''
     notes: tuple[str, ...] = ()
 
     def objection(self, email: Email, context: SendContext) -> str:
@@ -93,7 +98,9 @@ class Capabilities:
             ('files that are not empty', self.needs_full_files),
         ) if needed]
         return {
-            'size': _most(self.max_request, ' bytes as sent to it'),
+            'size': ', '.join(_most(limit, unit) for limit, unit in (
+                (self.max_request, ' bytes as sent to it'),
+                (self.max_message, ' bytes as MIME')) if limit) or 'any',
             'recipients': _most(self.max_recipients),
             'some recipients alone': _YES[self.envelope],
             'addresses': 'any' if self.smtputf8 else
@@ -104,8 +111,10 @@ class Capabilities:
                 _most(self.max_tags),
                 self.max_tag_length and
                 f'of up to {self.max_tag_length} characters',
-                self.ascii_tags and 'ASCII'))),
-            'metadata': _most(self.max_metadata, ' bytes as JSON'),
+                self.ascii_tags and 'ASCII', self.tag_words))),
+            'metadata': ', '.join(filter(None, (
+                _most(self.max_metadata, ' bytes as JSON'),
+                self.metadata_words))),
             'tracking switches': _YES[self.tracking],
             'needs': ', '.join(needs) or 'nothing more',
             'notes': ' '.join(self.notes)}

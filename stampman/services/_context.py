@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from stampman.helpers.delivery import Kind
 from stampman.helpers.mail import Address, Email
 
 
@@ -15,8 +16,13 @@ class CannotCarry(ValueError):
 class NoCredentials(Exception):
     """Raised where the credentials that a service needs are not to be had.
 
-    Its text is an outcome's reason and holds no secret.
+    Its text is an outcome's reason and holds no secret; `kind` is the
+    outcome's: `deferred` where they may only be late.
     """
+
+    def __init__(self, reason: str, kind: Kind = Kind.refused):
+        super().__init__(reason)
+        self.kind = kind
 
 
 class SendContext(NamedTuple):

@@ -139,10 +139,19 @@ def _fates(told):
         email = entry.get('email') if isinstance(entry, dict) else None
         if isinstance(email, str):
             fate = _fate(entry)
-            first = fates.setdefault(email.lower(), fate)
-            if first.verdict.kind is not fate.verdict.kind:
-                fates[email.lower()] = Fate(CONTRADICTORY)
+            known = fates.get(email.lower(), fate)
+            fates[email.lower()] = (
+                max(known, fate, key=_gravity)
+                if known.verdict.kind is fate.verdict.kind
+                else Fate(CONTRADICTORY))
     return fates
+
+
+def _gravity(fate):
+    """Of what is said of one recipient twice the worse counts."""
+    flags = fate.verdict.flags
+    return [flag in flags for flag in ('stalled', 'alert', 'throttled')] + [
+        'domain_only' not in flags]
 
 
 def _fate(entry):

@@ -9,8 +9,9 @@ import re
 
 from stampman.helpers.mail import Email
 from stampman.services import _mime
-from stampman.services.base import SendContext, over
+from stampman.services.base import CannotCarry, SendContext, over
 
+MAX_MESSAGE = 40_000_000    # bytes of a message
 MAX_HEADERS = 15        # in the simple form, with ours
 MAX_HEADER = 996        # characters of a header's name and value together
 MAX_TAG = 256           # characters of a tag's value
@@ -25,13 +26,16 @@ def payload(email: Email, context: SendContext,
     """Return the request's fields, none of them empty.
 
     `now` is in seconds since the epoch; `domain` names the message's id.
-    Raises CannotCarry where the message cannot be written.
+    Raises CannotCarry where the message cannot be written, or is too large.
     """
     if _needs_mime(email, context):
         message = _mime.render(
             email, now, f'{context.message_id}@{domain}', context.headers)
+        _check_size(message)
         form = _as_mime(message, email, context)
     else:
+        _check_size(*(text.encode() for text in (email.content, email.html)
+                      if text))
         form = _as_simple(email, context)
     return _present({
         **form,
@@ -44,6 +48,11 @@ def payload(email: Email, context: SendContext,
 def tag_objection(email: Email) -> str:
     """Return what of the metadata and tags cannot be EmailTags, or ''."""
     return next(_not_for_tags(email), '')
+
+
+def _check_size(*parts):
+    if too_large := over(sum(map(len, parts)), MAX_MESSAGE, 'bytes'):
+        raise CannotCarry(f'the whole email: {too_large}')
 
 
 def _needs_mime(email, context):

@@ -14,7 +14,7 @@ Metadata and tags travel as EmailTags of few characters: a value with others
 goes as `b64_` and its base64url, tags are named `stampman_tag_1` and so on.
 """
 
-import functools
+import os
 import re
 from typing import Annotated
 from urllib.parse import quote
@@ -29,15 +29,16 @@ from stampman.services.base import (
     ProbeResult, Rule, all_of, rule_for, to_json)
 from stampman.services.transport import Request
 
-# Bytes: a message of 40 MB is base64 once more in the request, and beside it
-# there are addresses and tags.
-MAX_REQUEST = 40_000_000 * 4 // 3 + 65_536
 SERVICE = 'ses'         # as Signature V4 knows it
 # What a region's host ends in, where it is not `amazonaws.com`.
 SUFFIXES = {'cn': 'amazonaws.com.cn', 'eusc': 'amazonaws.eu'}
 # Keys that are not valid any more: the credential chain may have new ones.
-OUTDATED = ('ExpiredTokenException', 'UnrecognizedClientException',
-            'InvalidClientTokenId')
+OUTDATED = ('ExpiredToken', 'ExpiredTokenException',
+            'UnrecognizedClientException', 'InvalidClientTokenId')
+# A probe asks at most four questions: SES likes one in a second.
+MAX_PARENTS = 2
+# In which a MAIL FROM domain is not used, by SES's `BehaviorOnMxFailure`.
+NOT_SET_UP = ('PENDING', 'FAILED', 'TEMPORARY_FAILURE')
 BAD_ADDRESS = (
     r"Missing final '@domain'|Missing (local name|domain)\b|Illegal address"
     r'|Illegal whitespace in address|Empty address|User name is missing'
@@ -52,8 +53,16 @@ def _matching(pattern, message):
     return Annotated[StrictStr, AfterValidator(check)]
 
 
-Region = _matching('[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}',
-                   'must be an AWS region like "eu-west-1"')
+def _has_ses(region):
+    if '-iso' in region:
+        raise ValueError(f'there is no Amazon SES in "{region}"')
+    return region
+
+
+Region = Annotated[
+    _matching('[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}',
+              'must be an AWS region like "eu-west-1"'),
+    AfterValidator(_has_ses)]
 KeyId = _matching('[A-Za-z0-9_]{1,128}',
                   'must be an access key id: letters and digits')
 SetName = _matching('[A-Za-z0-9_-]{1,64}', 'must be the name of a '
@@ -92,11 +101,12 @@ class AmazonSesEmailService(HttpEmailService):
     Settings = Settings
     needed_probes = 1
     capabilities = Capabilities(
-        max_request=MAX_REQUEST, max_recipients=50, envelope=True, notes=(
-            'A whole message (MIME) has at most 40 MB.',
-            'Metadata and tags become EmailTags: a key of A-Z, a-z, 0-9, "_" '
-            'and "-"; a value of at most 256 of these, or of at most 189 '
-            'bytes.',))
+        max_message=_ses_payload.MAX_MESSAGE, max_recipients=50,
+        max_tag_length=_ses_payload.MAX_TAG, envelope=True,
+        tag_words='with others than A-Z, a-z, 0-9, "_" and "-" of up to 189 '
+        'bytes', metadata_words='a key of up to 256 of A-Z, a-z, 0-9, "_" '
+        'and "-", a value as a tag', notes=(
+            'Metadata and tags become EmailTags.',))
     # The words are `Type: message`; a type is believed whatever the status,
     # but never against a success or a redirect.
     rules = (
@@ -139,6 +149,7 @@ class AmazonSesEmailService(HttpEmailService):
     def __init__(self, name, settings, domain, clock):
         super().__init__(name, settings, domain, clock)
         self._from_chain = ()       # its last two keys, the newest first
+        self._chains = {}
 
     @property
     def base_url(self):
@@ -161,12 +172,13 @@ class AmazonSesEmailService(HttpEmailService):
                 or _ses_payload.tag_objection(email))
 
     def build(self, email, context):
-        return self._signed(Request(
+        request = Request(
             'POST', f'{self.base_url}/v2/email/outbound-emails',
             {'Content-Type': 'application/json'},
             to_json(_ses_payload.payload(
                 email, context, self.settings.configuration_set,
-                self.clock.now(), self.domain))))
+                self.clock.now(), self.domain)))
+        return self._signed(request, self._keys(context.deadline))
 
     def accepted(self, answer):
         proof = _object(answer).get('MessageId')
@@ -190,17 +202,23 @@ class AmazonSesEmailService(HttpEmailService):
         return super().interpret(answer, email, context)
 
     def build_probes(self):
-        domain = quote(self.domain, safe='')
-        return [self._signed(Request('GET', f'{self.base_url}/{path}', {}))
-                for path in ('v2/email/account',
-                             f'v2/email/identities/{domain}')]
+        keys = self._keys(self.clock.monotonic() + self.settings.timeout)
+        return [self._signed(
+            Request('GET', f'{self.base_url}/v2/email/{path}', {}), keys)
+            for path in ('account', *(f'identities/{quote(name, safe="")}'
+                                      for name in self._asked()))]
 
-    def interpret_probe(self, account, identity):
+    def interpret_probe(self, account, *identities):
         self._distrust_keys(account)
         parts = dict.fromkeys((      # both say the same of a wrong key
-            self._of_account(account), self._of_identity(identity)))
+            self._of_account(account), self._of_domain(identities)))
         # What cannot be known comes first: then the whole cannot be.
         return all_of(*sorted(parts, key=lambda part: part.ok is True))
+
+    def _asked(self):
+        """The domain, and of those above it the highest, where the one that
+        was registered is."""
+        return [self.domain, *_parents(self.domain)[-MAX_PARENTS:]]
 
     def _of_account(self, answer):
         told = _object(answer)
@@ -210,63 +228,77 @@ class AmazonSesEmailService(HttpEmailService):
             return self.refuses(answer, 'no state of the account')
         quota, is_used_up = _quota(told)
         status = told.get('EnforcementStatus')
-        against = [text for text, found in (
+        against = '; '.join(_those((
             ('sending is not enabled for the account',
              not told['SendingEnabled']),
             ('the account is shut down', status == 'SHUTDOWN'),
-            ('the account is in the sandbox: it sends only to verified '
-             'recipients', told.get('ProductionAccessEnabled') is False),
-            (f'the quota is used up: {quota}', is_used_up)) if found]
-        if against:
-            return ProbeResult(False, '; '.join(against))
-        trial = 'it is on probation' if status == 'PROBATION' else ''
-        return ProbeResult(True, '; '.join(filter(None, (
-            'the account may send', quota, trial))))
+            (f'the quota is used up: {quota}', is_used_up))))
+        return ProbeResult(not against, against or '; '.join(_those((
+            ('the account may send', True), (quota, quota),
+            ('it is on probation', status == 'PROBATION'),
+            ('in the sandbox: only to verified recipients',
+             told.get('ProductionAccessEnabled') is False)))))
 
-    def _of_identity(self, answer):
-        name = self.domain
+    def _of_domain(self, answers):
+        """A domain that is verified speaks for all below it that are not
+        known; the nearest counts."""
+        name, answer = next(
+            ((name, answer) for name, answer
+             in zip(self._asked(), answers, strict=True)
+             if not (answer and self.code(answer) == 'NotFoundException')),
+            (None, None))
+        if name is None:
+            return self._unknown()
+        part = self._of_identity(name, answer)
+        return part if name == self.domain else part._replace(
+            detail=f'{self.domain} is not known there; {part.detail}')
+
+    def _unknown(self):
+        parents = _parents(self.domain)
+        if len(parents) > MAX_PARENTS:
+            return ProbeResult(None, f'{self.domain} is not known there: it '
+                               'can be sent from if one above it is verified')
+        return ProbeResult(
+            False, f'{self.domain} is not known there'
+            f'{", nor one above it" if parents else ""}', domain_only=True)
+
+    def _of_identity(self, name, answer):
         if answer is None or answer.status >= 500:
             return ProbeResult(
                 None, f'whether {name} is verified cannot be known')
-        if self.code(answer) == 'NotFoundException':
-            return self._of_parent()
         if answer.status != 200:
             return self._without(answer, 'ses:GetEmailIdentity')
-        verified = _object(answer).get('VerifiedForSendingStatus')
+        told = _object(answer)
+        verified = told.get('VerifiedForSendingStatus')
         if not isinstance(verified, bool):
             return self.refuses(answer, f'no state of {name}')
+        if verified and _lacks_mail_from(told.get('MailFromAttributes')):
+            return ProbeResult(False, f'the MAIL FROM domain of {name} is '
+                               'not set up', domain_only=True)
         return ProbeResult(
             verified, f'{name} is {"" if verified else "not "}verified',
             domain_only=not verified)
 
-    def _of_parent(self):
-        """A domain that is verified speaks for all below it."""
-        if self.domain.count('.') < 2:
-            return ProbeResult(False, f'{self.domain} is not known there',
-                               domain_only=True)
-        return ProbeResult(None, f'{self.domain} is not known there: it can '
-                           'be sent from if a domain above it is verified')
-
     def _without(self, answer, action):
         """Return what an answer that is none says of us."""
-        rule = rule_for(answer.status, self.words(answer), self.rules,
-                        FALLBACK)
         if self.code(answer).startswith('AccessDenied'):
             return ProbeResult(None, 'cannot be known: the IAM policy does '
                                f'not allow {action}')
-        if rule.flags.get('throttled'):
-            return ProbeResult(None, 'cannot be known now: too many requests')
+        rule = rule_for(answer.status, self.words(answer), self.rules,
+                        FALLBACK)
         return self.refuses(answer, rule.note)
 
-    def _signed(self, request):
+    def _signed(self, request, keys):
         from stampman.services import _aws      # botocore loads slowly
-        return _aws.signed(request, self._keys(), SERVICE,
-                           self.settings.region, self.clock.now())
+        return _aws.signed(request, keys, SERVICE, self.settings.region,
+                           self.clock.now())
 
-    def _keys(self):
+    def _keys(self, deadline):
+        """Keys of the chain are waited for until half of the time is over:
+        a call that begins too late may end as uncertain."""
         own = self.settings
         if own.access_key_id is None:
-            keys = self._chain.keys()
+            keys = self._chain.keys((deadline - self.clock.monotonic()) / 2)
             self._from_chain = tuple(
                 dict.fromkeys((keys, *self._from_chain)))[:2]
             return keys
@@ -275,15 +307,37 @@ class AmazonSesEmailService(HttpEmailService):
         return Keys(own.access_key_id,
                     own.secret_access_key.get_secret_value(), token)
 
-    @functools.cached_property
+    @property
     def _chain(self):
+        """The chain of this process: a fork's child has none of its
+        threads."""
         from stampman.services._aws import Chain
-        return Chain()
+        pid = os.getpid()
+        if pid not in self._chains:
+            self._chains = {pid: self._chains.setdefault(pid, Chain())}
+        return self._chains[pid]
 
     def _distrust_keys(self, answer):
         if (self.settings.access_key_id is None
                 and self.code(answer) in OUTDATED):
             self._chain.forget()
+
+
+def _parents(domain):
+    """Return the domains above `domain`, the nearest first."""
+    labels = domain.split('.')
+    return ['.'.join(labels[first:]) for first in range(1, len(labels) - 1)]
+
+
+def _those(cases):
+    return [text for text, found in cases if found]
+
+
+def _lacks_mail_from(told):
+    """Whether SES refuses emails for want of a MAIL FROM domain."""
+    return (isinstance(told, dict)
+            and told.get('BehaviorOnMxFailure') == 'REJECT_MESSAGE'
+            and told.get('MailFromDomainStatus') in NOT_SET_UP)
 
 
 def _object(answer):

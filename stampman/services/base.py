@@ -204,7 +204,7 @@ class HttpEmailService(AbstractEmailService):
         except CannotCarry as error:
             return Outcome(kind=Kind.unsupported, reason=str(error))
         except NoCredentials as error:
-            return Outcome(kind=Kind.refused, reason=str(error), alert=True)
+            return Outcome(kind=error.kind, reason=str(error), alert=True)
         if too_large := over(
                 len(request.body), self.capabilities.max_request, 'bytes'):
             return Outcome(kind=Kind.unsupported,
@@ -253,9 +253,13 @@ class HttpEmailService(AbstractEmailService):
         return self.interpret_probe(*answers)
 
     def refuses(self, answer: Answer, note: str = '') -> ProbeResult:
-        """Return that the probe's answer speaks against us, in its words."""
-        return ProbeResult(
-            False, self._told(answer.status, note, self.words(answer)))
+        """Return that the probe's answer speaks against us, in its words;
+        one that only slows us down tells nothing of us."""
+        words = self.words(answer)
+        rule = rule_for(answer.status, words, self.rules, FALLBACK)
+        if rule.flags.get('throttled'):
+            return ProbeResult(None, 'cannot be known now: too many requests')
+        return ProbeResult(False, self._told(answer.status, note, words))
 
     def _of_fault(self, fault):
         """What is not written whole is surely not taken."""

@@ -23,8 +23,8 @@ from stampman.helpers.config import Domain, Secret, ServiceSettings
 from stampman.helpers.delivery import MAX_REASON, Kind
 from stampman.services import _mime
 from stampman.services.base import (
-    ALERT, DOMAIN_ONLY, Capabilities, HttpEmailService, ProbeResult, Rule,
-    all_of, over)
+    ALERT, DOMAIN_ONLY, FALLBACK, Capabilities, HttpEmailService,
+    ProbeResult, Rule, all_of, over, rule_for)
 from stampman.services.transport import Request
 
 BASE_URLS = {
@@ -134,12 +134,16 @@ class MailgunEmailService(HttpEmailService):
 
     def _of_domain(self, answer):
         name = self.sending_domain
-        if answer.status in (401, 403):
-            return ProbeResult(None, f'HTTP {answer.status}: a domain\'s '
-                               'sending key, or a wrong one: cannot be probed')
         if answer.status == 404:
             return self.refuses(answer, f'{name} is not known there'
                                 )._replace(domain_only=True)
+        rule = rule_for(answer.status, self.words(answer), self.rules,
+                        FALLBACK)
+        if rule.flags.get('domain_only'):
+            return self.refuses(answer, rule.note)._replace(domain_only=True)
+        if answer.status in (401, 403):
+            return ProbeResult(None, f'HTTP {answer.status}: a domain\'s '
+                               'sending key, or a wrong one: cannot be probed')
         state = _told(answer, 'domain').get('state')
         if not isinstance(state, str) or state not in DOMAIN_STATES:
             return self.refuses(answer, 'no state of the domain')

@@ -23,8 +23,8 @@ from urllib.parse import quote
 from stampman.helpers.config import Secret, ServiceSettings
 from stampman.helpers.delivery import Kind
 from stampman.services.base import (
-    ALERT, DOMAIN_ONLY, Capabilities, HttpEmailService, ProbeResult, Rule,
-    all_of, to_json)
+    ALERT, DOMAIN_ONLY, FALLBACK, Capabilities, HttpEmailService,
+    ProbeResult, Rule, all_of, over, rule_for, to_json)
 from stampman.services.transport import Request
 
 BASE_URLS = {
@@ -32,6 +32,7 @@ BASE_URLS = {
     'eu': 'https://api.eu.sendgrid.com',
 }
 SCOPE = 'mail.send'
+MAX_REPLY_TO = 1000
 ANSWER_OF_PROBE = 800_000    # bytes: lists of domains and senders
 MAX_DATE = 30           # characters of the day when a quota is new
 LONGEST_RESET = 3600    # seconds; a later X-RateLimit-Reset is not a time
@@ -54,7 +55,8 @@ class SendgridEmailService(HttpEmailService):
         max_request=29_999_999, max_recipients=1000, max_tags=10,
         max_tag_length=255, max_metadata=10_000, needs_to=True,
         needs_subject=True, needs_plain_types=True, needs_full_files=True,
-        notes=('Display names lose "," and ";".',))
+        notes=('Display names lose "," and ";".',
+               f'At most {MAX_REPLY_TO:,} addresses in reply_to.'))
     # The words are `field: message`, one error after another.
     rules = (
         Rule(Kind.rejected, (400,),
@@ -77,6 +79,11 @@ class SendgridEmailService(HttpEmailService):
 
     def credential(self):
         return self.settings.api_key.get_secret_value()
+
+    def objection(self, email, context):
+        too_many = over(len(email.reply_to), MAX_REPLY_TO, 'addresses')
+        return super().objection(email, context) or too_many and (
+            f'reply_to: {too_many}')
 
     def build(self, email, context):
         return Request(
@@ -125,13 +132,17 @@ class SendgridEmailService(HttpEmailService):
                         max_answer=ANSWER_OF_PROBE) for path in paths]
 
     def interpret_probe(self, scopes, domains, senders, balance):
-        return all_of(self._of_scopes(scopes),
-                      self._of_domain(domains, senders),
-                      self._of_balance(balance))
+        parts = [self._of_scopes(scopes), self._of_domain(domains, senders),
+                 self._of_balance(balance)]
+        # The key may send, but it is not known from whom.
+        doubtful = _told(domains) is not None and _told(senders) is None
+        return all_of(*sorted(parts, key=lambda part: not (
+            doubtful and part is parts[1] and part.ok is None)))
 
     def _of_scopes(self, answer):
         if answer.status == 401:
-            return self.refuses(answer, 'the key is not valid')
+            rule = rule_for(401, self.words(answer), self.rules, FALLBACK)
+            return self.refuses(answer, rule.note or 'the key is not valid')
         if answer.status == 403:
             return self.refuses(answer, 'the key or the account is barred')
         scopes = _object(_told(answer)).get('scopes')
@@ -151,9 +162,13 @@ class SendgridEmailService(HttpEmailService):
                for one in _objects(known)):
             return ProbeResult(True, f'{self.domain} is authenticated there')
         told = f'{self.domain} is not authenticated there'
+        results = _object(_told(senders)).get('results')
+        if not isinstance(results, list):
+            return ProbeResult(None, f'{told}, and whether a single sender '
+                               'of it is cannot be known')
         if any(one.get('verified') is True and self._is_domain(
                 str(one.get('from_email')).rpartition('@')[2])
-               for one in _objects(_object(_told(senders)).get('results'))):
+               for one in _objects(results)):
             return ProbeResult(None, f'{told}, but single senders of it are')
         return ProbeResult(False, told, domain_only=True)
 

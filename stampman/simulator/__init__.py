@@ -6,6 +6,6 @@ would ignore is an error here.
 """
 
 from stampman.simulator.faults import WrongFault
-from stampman.simulator.server import KEYS, Simulator
+from stampman.simulator.server import KEYS, PARTS, Simulator
 
-__all__ = ['KEYS', 'Simulator', 'WrongFault']
+__all__ = ['KEYS', 'PARTS', 'Simulator', 'WrongFault']

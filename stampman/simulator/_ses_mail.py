@@ -8,7 +8,7 @@ from stampman.simulator.addresses import bare
 from stampman.simulator.ledger import Ids, Recipient, Taken
 
 MAX_SIZE = 40 * 1024 * 1024     # bytes of a message after base64
-MAX_RECIPIENTS, MAX_HEADERS, MAX_TAGS = 50, 15, 50
+MAX_RECIPIENTS, MAX_HEADERS = 50, 15
 FIELDS = {
     'FromEmailAddress': str, 'FromEmailAddressIdentityArn': str,
     'Destination': dict, 'ReplyToAddresses': list,
@@ -44,9 +44,8 @@ def read(sent, provider_id):
     require(len(content) == 1, 'Content must have exactly one of Simple, Raw '
             'and Template')
     tags = pairs(sent.get('EmailTags', []), 'EmailTags')
-    require(len(tags) <= MAX_TAGS and all(
-        _TAG.fullmatch(name) and _TAG.fullmatch(value)
-        for name, value in tags), 'Tag name or value is not valid')
+    require(all(_TAG.fullmatch(name) and _TAG.fullmatch(value)
+                for name, value in tags), 'Tag name or value is not valid')
     for reply in sent.get('ReplyToAddresses', []):
         mailbox(reply)
     overrides(sent.get('ConfigurationOverrides', {}))

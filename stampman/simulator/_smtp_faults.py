@@ -3,29 +3,26 @@
 from collections.abc import Callable
 
 from stampman.simulator._smtp_words import NO_ROOM, Reply, reply
-from stampman.simulator.faults import HTTP_ONLY, PATTERNS
+from stampman.simulator.faults import (
+    BEFORE_SENDING, HTTP_ONLY, PATTERNS)
 
 GARBAGE = b'\x00\xff\x13 this is no reply \xfe\x00\r\n' * 3
-# Each class at its usual stage, as relays answer it.
+# Each class as relays answer it.
 ERRORS = {
-    'AUTH': ('auth', reply(535, '5.7.8 Authentication credentials invalid')),
-    'ACCOUNT': ('mail', reply(
-        550, '5.7.1 The from address does not match a verified Sender '
-        'Identity')),
-    'RATE_LIMIT': ('mail', reply(
-        454, '4.7.0 Throttling failure: Maximum sending rate exceeded')),
-    'UNAVAILABLE': ('mail', reply(
-        451, '4.3.0 Temporary system problem, try again later')),
-    'RECIPIENT': ('rcpt', reply(550, '5.1.1 No such user here')),
-    'SUPPRESSED': ('rcpt', reply(
-        550, '5.2.1 The mailbox is on the suppression list')),
-    'SENDER': ('mail', reply(553, '5.1.7 The sender address is not valid')),
-    'CONTENT': ('dot', reply(554, '5.7.1 Message rejected as spam')),
-    'PAYLOAD': ('mail', reply(501, '5.5.4 Syntax error in parameters')),
-    'TOO_LARGE': ('dot', reply(552, f'5.3.4 {NO_ROOM}')),
+    'AUTH': reply(535, '5.7.8 Authentication credentials invalid'),
+    'ACCOUNT': reply(550, '5.7.1 The from address does not match a verified '
+                     'Sender Identity'),
+    'RATE_LIMIT': reply(454, '4.7.0 Throttling failure: Maximum sending rate '
+                        'exceeded'),
+    'UNAVAILABLE': reply(451, '4.3.0 Temporary system problem, try again '
+                         'later'),
+    'RECIPIENT': reply(550, '5.1.1 No such user here'),
+    'SUPPRESSED': reply(550, '5.2.1 The mailbox is on the suppression list'),
+    'SENDER': reply(553, '5.1.7 The sender address is not valid'),
+    'CONTENT': reply(554, '5.7.1 Message rejected as spam'),
+    'PAYLOAD': reply(501, '5.5.4 Syntax error in parameters'),
+    'TOO_LARGE': reply(552, f'5.3.4 {NO_ROOM}'),
 }
-USUAL_STAGES = {'reject': 'rcpt', 'defer': 'rcpt', 'rate_limit': 'mail'}
-BEFORE_SENDING = ('connect', 'ehlo', 'auth')
 
 
 class Over(Exception):
@@ -58,15 +55,7 @@ def _belongs(rule, stage, address):
         return False
     if rule.on == 'probe' and stage not in BEFORE_SENDING:
         return False
-    return stage == (rule.stage or _usual_stage(rule))
-
-
-def _usual_stage(rule):
-    if rule.what == 'error':
-        return ERRORS[rule.value][0]
-    if rule.what == 'reset' and not rule.took:
-        return 'mail'
-    return USUAL_STAGES.get(rule.what, 'dot')
+    return stage == rule.smtp_stage
 
 
 def _status(session, rule, act):
@@ -94,9 +83,9 @@ def _ending(last):
 
 DONE = {
     'status': _status,
-    'error': lambda session, rule, act: ERRORS[rule.value][1],
-    'rate_limit': lambda session, rule, act: ERRORS['RATE_LIMIT'][1],
-    'reject': lambda session, rule, act: ERRORS['RECIPIENT'][1],
+    'error': lambda session, rule, act: ERRORS[rule.value],
+    'rate_limit': lambda session, rule, act: ERRORS['RATE_LIMIT'],
+    'reject': lambda session, rule, act: ERRORS['RECIPIENT'],
     'defer': lambda session, rule, act: reply(
         450, '4.2.1 The mailbox is not available now'),
     'slow': _slow,

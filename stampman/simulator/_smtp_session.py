@@ -9,6 +9,7 @@ from stampman.simulator._smtp_faults import Fault, Over, answer_at
 from stampman.simulator._smtp_words import (
     MAIL_PARAMETERS, NO_ROOM, Refused, mailbox, objection, parameters_in,
     path_in, read_taken, reply)
+from stampman.simulator.addresses import is_among
 
 NAME = 'localhost'
 MAX_COMMAND = 12_288        # bytes; a long AUTH needs them (RFC 4954)
@@ -250,11 +251,20 @@ class Session:
             raise Refused(552, f'5.3.4 {NO_ROOM}')
         if sender:      # a bounce has none
             mailbox(sender, 'SMTPUTF8' in parameters, '7')
+            self._require_domain(sender.rpartition('@')[2])
+        if self.door.faults.is_on('smtp', 'quota'):
+            raise Refused(451, '4.7.1 Maximum credits exceeded')
 
         def act():
             self._sender, self._parameters = sender, parameters
             return reply(250, '2.1.0 Ok')
         return answer_at(self, 'mail', act)
+
+    def _require_domain(self, domain):
+        known = self.door.domains
+        if known is not None and not is_among(domain, known):
+            raise Refused(553, f'5.7.1 Sender domain {domain} is not '
+                          'verified for this account')
 
     def _rcpt(self, argument):
         if self._sender is None:
@@ -311,10 +321,10 @@ class Session:
             raise Refused(552, f'5.3.4 {NO_ROOM}')
         if wrong := objection(content, parameters):
             raise Refused(554, wrong)
+        taken = read_taken(content, sender, recipients)
         self._messages += 1
 
         def act():
-            taken = read_taken(content, sender, recipients)
             self.door.ledger.take('smtp', taken)
             self._took = True
             return reply(250, f'2.0.0 Ok: queued as {taken.provider_ids[0]}')

@@ -95,9 +95,11 @@ def objection(content: bytes, parameters: Mapping[str, str]) -> str:
 def read_taken(content: bytes, sender: str,
                recipients: Sequence[str]) -> Taken:
     """Return the message as the ledger keeps it, with a new queue id."""
-    message = mime.read(content)
-    taken = mime.taken_of(message, len(content),
-                          [uuid.uuid4().hex[:12].upper()], recipients)
+    try:
+        taken = mime.taken_of(mime.read(content), len(content),
+                              [uuid.uuid4().hex[:12].upper()], recipients)
+    except mime.Malformed as error:
+        raise Refused(554, f'5.6.0 {error}') from None
     return replace(taken, sender=sender, subject=_as_text(taken.subject))
 
 

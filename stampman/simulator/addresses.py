@@ -1,7 +1,10 @@
 """Which addresses a provider would take for addresses."""
 
 import re
+from collections.abc import Collection
 from email.utils import getaddresses, parseaddr
+
+from stampman.helpers.config import domain_name
 
 _DOMAIN = r'(?!-)[\w-]{1,63}(?<!-)(\.(?!-)[\w-]{1,63}(?<!-))*'
 _ADDRESS = re.compile(
@@ -31,3 +34,12 @@ def several(fields: list[str]) -> list[str]:
 def domain_of(address: str) -> str:
     """Return what stands behind the `@`."""
     return parseaddr(address)[1].rpartition('@')[2].lower()
+
+
+def is_among(domain: str, known: Collection[str]) -> bool:
+    """Whether a domain, in either of its spellings, is one of `known`,
+    which are A-labels in lower case."""
+    try:
+        return domain_name(domain) in known
+    except ValueError:      # such as `[127.0.0.1]`, or a host's bare name
+        return domain.lower() in known

@@ -15,6 +15,7 @@ from stampman.simulator.exchange import Provider, Refused, Verdict, as_json
 
 SEND = '/v2/email/outbound-emails'
 ACCOUNT = '/v2/email/account'
+MAX_24_HOURS = 50_000.0     # emails
 _IDENTITY = re.compile('/v2/email/identities/([^/]+)')
 
 
@@ -24,6 +25,10 @@ def problem(status, kind, message):
                    (('x-amzn-ErrorType', f'{kind}:'),))
 
 
+DENIED = problem(403, 'AccessDeniedException',
+                 'The policy of this user does not allow it.')
+USED_UP = problem(400, 'ThrottlingException',
+                  'Daily message quota exceeded.')
 NOT_VERIFIED = ('Email address is not verified. The following identities '
                 'failed the check in region {}: {}')
 ERRORS = {
@@ -74,6 +79,8 @@ class AmazonSes(Provider):
             sigv4.check(request, self._credentials(), self.now())
         except sigv4.BadSignature as error:
             raise Refused(problem(403, error.kind, error.message)) from None
+        if self.is_on('scope'):
+            raise Refused(DENIED)
         return answer(request)
 
     def error(self, word, taken):
@@ -95,6 +102,8 @@ class AmazonSes(Provider):
         return sigv4.Credentials(*self.account.key.split(':', 2))
 
     def _send(self, request):
+        if self.is_on('quota'):
+            raise Refused(USED_UP)
         if request.media_type not in (
                 'application/json', 'application/x-amz-json-1.1'):
             raise Refused(problem(415, 'UnsupportedMediaTypeException', ''))
@@ -118,11 +127,12 @@ class AmazonSes(Provider):
         return Verdict(as_json(200, {'MessageId': provider_id}), taken)
 
     def _account(self, request):
+        sent = MAX_24_HOURS if self.is_on('quota') else 0.0
         return Verdict(as_json(200, {
             'DedicatedIpAutoWarmupEnabled': False,
             'EnforcementStatus': 'HEALTHY', 'ProductionAccessEnabled': True,
-            'SendQuota': {'Max24HourSend': 50_000.0, 'MaxSendRate': 14.0,
-                          'SentLast24Hours': 0.0},
+            'SendQuota': {'Max24HourSend': MAX_24_HOURS, 'MaxSendRate': 14.0,
+                          'SentLast24Hours': sent},
             'SendingEnabled': True}))
 
     def _identity(self, request):

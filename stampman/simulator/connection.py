@@ -4,6 +4,7 @@ An answer is written in one piece, so that a fault can be done to its bytes.
 """
 
 import os
+import re
 import select
 import socket
 import struct
@@ -53,7 +54,12 @@ class Connection(BaseHTTPRequestHandler):
 
     def do_GET(self):
         """Serve one request, whatever its method."""
-        parts = urlsplit(self.path)
+        try:
+            parts = urlsplit(self.path)
+        except ValueError:      # such as `http://[`
+            self.close_connection = True
+            self.send(as_text(400, 'the target of the request is no URL'))
+            return
         provider = self.simulator.provider_at(parts.path)
         if provider is None:
             self.send(self._controlled(parts))
@@ -92,7 +98,8 @@ class Connection(BaseHTTPRequestHandler):
             headers[name] = (f'{headers[name]},{value}' if name in headers
                              else value)
         length = headers.get('content-length', '0')
-        if 'transfer-encoding' in headers or not length.isdecimal():
+        if 'transfer-encoding' in headers or not re.fullmatch(
+                '[0-9]{1,18}', length):
             self.close_connection = True
             raise BadBody(as_text(411, 'Content-Length is required'))
         if int(length) > MAX_BODY:

@@ -120,7 +120,7 @@ def _host(header):
 
 
 def _provider(request):
-    asked = parse_qs(request.query).get('provider')
+    asked = parse_qs(request.query, keep_blank_values=True).get('provider')
     if asked is None:
         return None
     if asked[0] not in faults.PROVIDERS:

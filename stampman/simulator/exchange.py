@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 from urllib.parse import parse_qs
 
+from stampman.simulator.addresses import is_among
 from stampman.simulator.ledger import Taken
 
 
@@ -70,7 +71,7 @@ class Account(NamedTuple):
 
     def may_send(self, domain: str) -> bool:
         """Whether `domain` is one of the account's."""
-        return self.domains is None or domain.lower() in self.domains
+        return self.domains is None or is_among(domain, self.domains)
 
     @property
     def listed(self) -> Sequence[str]:
@@ -91,10 +92,13 @@ class Provider(ABC):
     name: ClassVar[str]
     prefix: ClassVar[str]
 
-    def __init__(self, account: Account, now: Callable[[], float]):
-        """`now` returns seconds since the epoch."""
+    def __init__(self, account: Account, now: Callable[[], float],
+                 is_on: Callable[[str], bool]):
+        """`now` returns seconds since the epoch, `is_on` whether `quota`
+        or `scope` is switched on here."""
         self.account = account
         self.now = now
+        self.is_on = is_on
 
     @abstractmethod
     def is_sending(self, method: str, path: str) -> bool:

@@ -21,12 +21,15 @@ JSON it is an object of the fields of `Rule`. `*` stands for every provider.
 | `huge` | bytes | the true answer with a body of that size |
 | `endless` | | the true answer with a body that does not end |
 | `truncated` | bytes, or none | the true answer, cut off |
+| `quota` | | the quota is used up, for who sends and who asks |
+| `scope` | | the key lacks what sending needs; not Mailgun, SMTP |
+
+`quota` and `scope` are how things stand until they are switched off: they
+have no `percent`, `times`, `on` or `took`.
 """
 
 import fnmatch
-import math
 import random
-import re
 import threading
 import time
 from collections import deque
@@ -34,18 +37,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
+from stampman.simulator._fault_values import (
+    WrongFault, boolean, header_fields, none, number, one_of, optional, text,
+    url)
+
 PROVIDERS = ('sendgrid', 'mailgun', 'amazon_ses', 'mandrill',
              'smtp')
 CLASSES = ('AUTH', 'ACCOUNT', 'RATE_LIMIT', 'UNAVAILABLE', 'RECIPIENT',
            'SUPPRESSED', 'SENDER', 'CONTENT', 'PAYLOAD', 'TOO_LARGE')
+OF_AN_EMAIL = ('RECIPIENT', 'SUPPRESSED', 'SENDER', 'CONTENT')
 TELL_SUPPRESSED = ('mandrill', 'smtp')     # when it is sent
+WITH_SCOPES = ('sendgrid', 'amazon_ses', 'mandrill')
 STAGES = ('connect', 'ehlo', 'auth', 'mail', 'rcpt', 'data', 'dot')
+BEFORE_SENDING = STAGES[:3]     # a probe goes no further
+# Where SMTP does what it is not told a stage for; all else at `dot`.
+USUAL_STAGES = {
+    'AUTH': 'auth', 'ACCOUNT': 'mail', 'RATE_LIMIT': 'mail',
+    'UNAVAILABLE': 'mail', 'RECIPIENT': 'rcpt', 'SUPPRESSED': 'rcpt',
+    'SENDER': 'mail', 'PAYLOAD': 'mail', 'reject': 'rcpt', 'defer': 'rcpt',
+    'rate_limit': 'mail'}
 LONGEST = 3600.0        # seconds
 LARGEST = 1_000_000_000     # bytes of a huge answer
-
-
-class WrongFault(ValueError):
-    """Raised where a rule cannot be; its text says what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +91,14 @@ class Rule:
         """Whether a provider has an answer for this error."""
         return (self.value != 'SUPPRESSED' or self.what != 'error'
                 or provider in TELL_SUPPRESSED)
+
+    @property
+    def smtp_stage(self) -> str:
+        """Where SMTP does it."""
+        if self.what == 'reset' and not self.took:
+            return self.stage or 'mail'
+        return self.stage or USUAL_STAGES.get(
+            self.value if self.what == 'error' else self.what, 'dot')
 
     def shown(self) -> dict[str, Any]:
         """Return the rule as JSON has it."""
@@ -126,7 +146,12 @@ def from_json(fields: Any) -> Rule:
     value = kind.read(f'the value of {read["what"]!r}', fields.get('value'))
     took = _took(read['what'], kind, value, fields)
     rule = Rule(**read, value=value, took=took)
-    _check_provider(rule)
+    if rule.what in STATES:
+        if told := sorted(set(fields) - {'provider', 'what', 'value'}):
+            raise WrongFault(f'{rule.what!r} cannot be told {told[0]!r}')
+        rule = replace(rule, on='any')
+    if wrong := next((why for is_so, why in _objections(rule) if is_so), ''):
+        raise WrongFault(wrong)
     return rule
 
 
@@ -137,93 +162,41 @@ def _took(what, kind, value, fields):
         return kind.took
     if what == 'reset':
         took = value == 'after'
-        if 'took' in fields and _boolean('took', fields['took']) != took:
+        if 'took' in fields and boolean('took', fields['took']) != took:
             raise WrongFault(f'a reset {value!r} cannot be told this "took"')
         return took
-    return _boolean('took', fields.get('took', False))
+    return boolean('took', fields.get('took', False))
 
 
-def _check_provider(rule):
-    if rule.stage and rule.provider not in ('smtp', '*'):
-        raise WrongFault(f'{rule.provider!r} has no stages')
-    if rule.what == 'defer' and rule.provider not in ('smtp', '*'):
-        raise WrongFault(f'{rule.provider!r} does not defer one recipient')
-    if not rule.provider == '*' and not rule.can_be_said_by(rule.provider):
-        raise WrongFault(f'{rule.provider!r} takes suppressed recipients, '
-                         f'and tells later: it has no error {rule.value!r}')
-    if rule.what in HTTP_ONLY and rule.provider == 'smtp':
-        raise WrongFault(f'{rule.what!r} is nothing that smtp can do')
-    if (rule.body or rule.headers) and rule.what != 'status':
-        raise WrongFault(f'{rule.what!r} has no "body" and no "headers"')
-    if rule.what in PATTERNS and rule.on != 'send':
-        raise WrongFault(f'{rule.what!r} is about sending only')
-
-
-def _none(name, value):
-    if value is not None:
-        raise WrongFault(f'{name} must not be there')
-
-
-def _number(lowest, highest, whole=False):
-    kind = 'a whole number' if whole else 'a number'
-
-    def read(name, value):
-        if isinstance(value, str):
-            try:
-                value = float(value)
-            except ValueError:
-                value = None
-        if (isinstance(value, bool) or not isinstance(value, (int, float))
-                or not math.isfinite(value) or whole and value % 1
-                or not lowest <= value <= highest):
-            raise WrongFault(
-                f'{name} must be {kind} from {lowest:g} to {highest:g}')
-        return int(value) if whole else float(value)
-    return read
-
-
-def _optional(reader):
-    return lambda name, value: None if value is None else reader(name, value)
-
-
-def _one_of(*words):
-    def read(name, value):
-        if value not in words:
-            raise WrongFault(f'{name} must be one of {", ".join(words)}, '
-                             f'not {value!r}')
-        return value
-    return read
-
-
-def _text(name, value):
-    if not isinstance(value, str) or not value:
-        raise WrongFault(f'{name} must be a text that is not empty')
-    return value
-
-
-def _url(name, value):
-    if not isinstance(value, str) or not re.fullmatch(
-            r'https?://[!-~]+', value):
-        raise WrongFault(f'{name} must be a URL')
-    return value
-
-
-def _boolean(name, value):
-    words = {'true': True, 'false': False, True: True, False: False}
-    if not isinstance(value, (str, bool)) or value not in words:
-        raise WrongFault(f'{name!r} must be true or false')
-    return words[value]
-
-
-def _header_fields(name, value):
-    if not isinstance(value, Mapping) or not all(
-            isinstance(key, str) and isinstance(text, str)
-            and re.fullmatch('[A-Za-z0-9-]+', key)
-            and re.fullmatch('[\t -~]*', text)
-            for key, text in value.items()):
-        raise WrongFault(f'{name!r} must be an object of texts, each of '
-                         'which can be a header')
-    return dict(value)
+def _objections(rule):
+    """Yield (whether it is so, what is wrong with that)."""
+    provider, what, of_smtp = rule.provider, rule.what, rule.provider == 'smtp'
+    may_be_smtp = provider in ('smtp', '*')
+    yield rule.stage and not may_be_smtp, f'{provider!r} has no stages'
+    yield (what == 'defer' and not may_be_smtp,
+           f'{provider!r} does not defer one recipient')
+    yield (provider != '*' and not rule.can_be_said_by(provider),
+           f'{provider!r} takes suppressed recipients, and tells later: it '
+           f'has no error {rule.value!r}')
+    yield (what == 'scope' and provider not in ('*', *WITH_SCOPES),
+           f'{provider!r} has no keys with scopes')
+    yield (what in HTTP_ONLY and of_smtp,
+           f'{what!r} is nothing that smtp can do')
+    yield ((rule.body or rule.headers) and what != 'status',
+           f'{what!r} has no "body" and no "headers"')
+    yield (what in PATTERNS and rule.on != 'send',
+           f'{what!r} is about sending only')
+    yield (what in PATTERNS and rule.stage not in (None, 'rcpt'),
+           f'{what!r} is at the stage "rcpt" only')
+    yield (rule.on == 'probe' and rule.value in OF_AN_EMAIL,
+           f'{rule.value!r} is about an email, and a probe has none')
+    yield (of_smtp and rule.on == 'probe'
+           and rule.smtp_stage not in BEFORE_SENDING,
+           f'a probe of smtp does not come by {rule.smtp_stage!r}: say '
+           f'"stage", one of {", ".join(BEFORE_SENDING)}')
+    yield (of_smtp and rule.took and WHATS[what].took is None
+           and rule.smtp_stage != 'dot',
+           'smtp takes a message at the stage "dot" only')
 
 
 class What(NamedTuple):
@@ -235,33 +208,36 @@ class What(NamedTuple):
 
 
 WHATS = {
-    'status': What(_number(100, 599, whole=True), None),
-    'error': What(_one_of(*CLASSES), False),
-    'hang': What(_optional(_number(0, LONGEST)), None),
-    'slow': What(_number(0, LONGEST), True),
-    'drip': What(_number(0, LONGEST), True),
-    'reset': What(_one_of('before', 'after'), None),
-    'close': What(_none, None),
-    'garbage': What(_none, None),
-    'reject': What(_text, True),
-    'defer': What(_text, True),
-    'rate_limit': What(_number(0, 1_000_000, whole=True), False),
-    'redirect': What(_url, None),
-    'huge': What(_number(1, LARGEST, whole=True), True),
-    'endless': What(_none, True),
-    'truncated': What(_optional(_number(0, LARGEST, whole=True)), True),
+    'status': What(number(100, 599, whole=True), None),
+    'error': What(one_of(*CLASSES), False),
+    'hang': What(optional(number(0, LONGEST)), None),
+    'slow': What(number(0, LONGEST), True),
+    'drip': What(number(0, LONGEST), True),
+    'reset': What(one_of('before', 'after'), None),
+    'close': What(none, None),
+    'garbage': What(none, None),
+    'reject': What(text, True),
+    'defer': What(text, True),
+    'rate_limit': What(number(0, 1_000_000, whole=True), False),
+    'redirect': What(url, None),
+    'huge': What(number(1, LARGEST, whole=True), True),
+    'endless': What(none, True),
+    'truncated': What(optional(number(0, LARGEST, whole=True)), True),
+    'quota': What(none, False),
+    'scope': What(none, False),
 }
 PATTERNS = ('reject', 'defer')
+STATES = ('quota', 'scope')     # how things stand: no request uses them up
 HTTP_ONLY = ('redirect', 'huge', 'endless', 'truncated')
 READERS = {
-    'provider': _one_of('*', *PROVIDERS),
-    'what': _one_of(*WHATS),
-    'percent': _number(0, 100),
-    'times': _optional(_number(1, 1_000_000_000, whole=True)),
-    'on': _one_of('send', 'probe', 'any'),
-    'stage': _optional(_one_of(*STAGES)),
-    'body': _text,
-    'headers': _header_fields,
+    'provider': one_of('*', *PROVIDERS),
+    'what': one_of(*WHATS),
+    'percent': number(0, 100),
+    'times': optional(number(1, 1_000_000_000, whole=True)),
+    'on': one_of('send', 'probe', 'any'),
+    'stage': optional(one_of(*STAGES)),
+    'body': text,
+    'headers': header_fields,
 }
 
 
@@ -317,8 +293,15 @@ class Faults:
         with self._lock:
             return next((rule for rule in self._rules
                          if rule.provider in ('*', provider)
+                         and rule.what not in STATES
                          and rule.can_be_said_by(provider)
                          and applies(rule) and self._happens(rule)), None)
+
+    def is_on(self, provider: str, state: str) -> bool:
+        """Whether `quota` or `scope` is on for `provider`."""
+        with self._lock:
+            return any(rule.what == state and rule.provider in (
+                '*', provider) for rule in self._rules)
 
     def wait(self, seconds: float | None) -> bool:
         """Wait so long (None: for ever), or until the simulator stops;

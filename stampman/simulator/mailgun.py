@@ -3,6 +3,7 @@
 import base64
 import re
 import secrets
+from email.utils import formatdate
 from urllib.parse import unquote
 
 from stampman.simulator import mime, multipart
@@ -37,6 +38,9 @@ def problem(status, message):
 NOT_FOUND = problem(404, 'Domain not found')
 FORBIDDEN = as_text(401, 'Forbidden')
 TOO_LARGE = problem(413, 'Message is too large')
+LONG = 86_400       # seconds until there is a quota again
+USED_UP = ('Domain {} is not allowed to send: monthly limit exceeded, try '
+           f'again after {LONG} seconds')
 BAD_TO = "'{}' parameter is not a valid address. please check documentation"
 ERRORS = {
     'AUTH': FORBIDDEN,
@@ -98,6 +102,8 @@ class Mailgun(Provider):
         return f'Basic {base64.b64encode(raw).decode()}'
 
     def _send(self, request, domain):
+        if self.is_on('quota'):
+            raise Refused(problem(429, USED_UP.format(domain)))
         if len(request.body) > MAX_BODY:
             raise Refused(TOO_LARGE)
         form = _Form(request)
@@ -118,7 +124,10 @@ class Mailgun(Provider):
                  'value': 'v=spf1 include:mailgun.org ~all'}]}))
 
     def _queues(self, request, domain):
-        queue = {'is_disabled': False, 'disabled': {}}
+        used_up = self.is_on('quota')
+        queue = {'is_disabled': used_up, 'disabled': {
+            'until': formatdate(self.now() + LONG, usegmt=True),
+            'reason': 'The monthly limit is exceeded'} if used_up else {}}
         return Verdict(as_json(200, {'regular': queue, 'scheduled': queue}))
 
 
@@ -180,11 +189,14 @@ class _Form:
                  if part.name == 'message' and part.filename is not None]
         if len(files) != 1 or not files[0]:
             raise Refused(problem(400, "Need exactly one file 'message'"))
-        message = mime.read(files[0])
-        if not mime.named(message, 'from'):
-            raise Refused(problem(400, 'from parameter is missing'))
-        return mime.taken_of(message, len(files[0]), (provider_id,),
-                             envelope, ids=self._ids())
+        try:
+            message = mime.read(files[0])
+            if not mime.named(message, 'from'):
+                raise Refused(problem(400, 'from parameter is missing'))
+            return mime.taken_of(message, len(files[0]), (provider_id,),
+                                 envelope, ids=self._ids())
+        except mime.Malformed as error:
+            raise Refused(problem(400, str(error))) from None
 
     def _ids(self):
         planted = Ids.of_metadata({

@@ -37,6 +37,9 @@ def problem(status, name, code, message):
 
 
 INVALID_KEY = problem(401, 'Invalid_Key', -1, 'Invalid API key')
+# A key can be limited to some calls; the words are not documented.
+LIMITED = problem(403, 'PermissionDenied', -1,
+                  'This API key is not permitted to make this call')
 TOO_LARGE = Reply(413, b'<html><body>Request Entity Too Large</body></html>',
                   (('Content-Type', 'text/html'),))
 ERRORS = {
@@ -89,6 +92,8 @@ class Mandrill(Provider):
                                   str(error))) from None
         if sent.get('key') != self.account.key:
             raise Refused(INVALID_KEY)
+        if self.is_on('scope') and found[1] != '/users/ping':
+            raise Refused(LIMITED)
         return routes[found[1]](request, sent)
 
     def error(self, word, taken):
@@ -125,6 +130,9 @@ class Mandrill(Provider):
         elif not self.account.may_send(domain_of(asked.sender)):
             results = [_result(email, 'rejected', 'unsigned')
                        for email in everyone]
+        elif self.is_on('quota'):
+            results = [_result(email, 'queued', 'hourly-quota-exhausted')
+                       for email in everyone]
         else:
             results = [_result(email, *_fate(email)) for email in everyone]
         return _told(results, asked)
@@ -133,10 +141,11 @@ class Mandrill(Provider):
         return Verdict(as_json(200, 'PONG!'))
 
     def _info(self, request, sent):
+        hourly, waiting = (0, 40) if self.is_on('quota') else (10_000, 0)
         return Verdict(as_json(200, {
             'username': 'simulated', 'created_at': '2020-01-01 00:00:00',
             'public_id': 'simulated', 'reputation': 100,
-            'hourly_quota': 10_000, 'backlog': 0, 'stats': {}}))
+            'hourly_quota': hourly, 'backlog': waiting, 'stats': {}}))
 
     def _domains(self, request, sent):
         valid = {'valid': True, 'valid_after': None, 'error': None}

@@ -1,25 +1,48 @@
-"""What a raw message says of itself."""
+"""What a raw message says of itself; raises Malformed where it cannot be
+read."""
 
 import email
 import email.policy
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from email.message import EmailMessage
 
 from stampman.simulator import addresses
 from stampman.simulator.ledger import Ids, Recipient, Taken
 
 
+class Malformed(ValueError):
+    """Raised where a message, or a field of it, cannot be read."""
+
+
+def _guarded(read: Callable) -> Callable:
+    @functools.wraps(read)
+    def guarded(*args, **more):
+        try:
+            return read(*args, **more)
+        # The standard library's parser has no error of its own: what it
+        # stumbles over comes as AttributeError (`To: a@[`), IndexError,
+        # UnicodeError, RecursionError, by version, and only where a field
+        # is asked for.
+        except Exception as error:
+            raise Malformed('The message is not valid MIME') from error
+    return guarded
+
+
+@_guarded
 def read(raw: bytes) -> EmailMessage:
     """Return `raw` parsed; what is wrong with it stands in `defects`."""
     return email.message_from_bytes(raw, policy=email.policy.default)
 
 
+@_guarded
 def named(message: EmailMessage, header: str) -> list[str]:
     """Return the addresses in a header, which may be missing."""
     return addresses.several([str(value)
                               for value in message.get_all(header, [])])
 
 
+@_guarded
 def taken_of(message: EmailMessage, size: int, provider_ids: Sequence[str],
              envelope: Sequence[str], sender: str = '',
              ids: Ids = Ids()) -> Taken:

@@ -9,6 +9,7 @@ from stampman.simulator.exchange import (
 from stampman.simulator.ledger import Ids, Recipient, Taken
 
 MAX_BODY = 30_000_000       # bytes; a message stays below
+SEND = 'mail.send'          # the scope
 TO_MESSAGE = 'Does not contain a valid address.'
 NOT_VERIFIED = (
     'The from address does not match a verified Sender Identity. Mail cannot '
@@ -64,10 +65,11 @@ class Sendgrid(Provider):
         if (request.headers.get('authorization')
                 != f'Bearer {self.account.key}'):
             raise Refused(UNAUTHORIZED)
-        scope, read = ('mail.send', '_send') if sending else (
-            READS[request.path])
-        if scope and scope not in self.account.scopes:
+        scope, read = (SEND, '_send') if sending else READS[request.path]
+        if scope and scope not in self._allowed():
             raise Refused(FORBIDDEN)
+        if sending and self.is_on('quota'):
+            raise Refused(ERRORS['ACCOUNT'])
         answered = getattr(self, read)(request)
         return answered if sending else Verdict(as_json(200, answered))
 
@@ -93,6 +95,10 @@ class Sendgrid(Provider):
     def settings(self, base_url):
         return {'api_key': self.account.key, 'base_url': base_url}
 
+    def _allowed(self):
+        lost = (SEND,) if self.is_on('scope') else ()
+        return [scope for scope in self.account.scopes if scope not in lost]
+
     def _send(self, request):
         if request.media_type != 'application/json':
             raise Refused(problem(415, 'Content-Type should be '
@@ -111,7 +117,7 @@ class Sendgrid(Provider):
             ('X-Message-Id', taken.provider_ids[0]),)), taken)
 
     def _scopes(self, request):
-        return {'scopes': list(self.account.scopes)}
+        return {'scopes': self._allowed()}
 
     def _domains(self, request):
         return [{'id': number, 'domain': domain, 'valid': True,
@@ -123,9 +129,10 @@ class Sendgrid(Provider):
         return {'results': []}
 
     def _credits(self, request):
-        return {'remain': 1000, 'total': 1000, 'overage': 0, 'used': 0,
-                'last_reset': '2026-01-01', 'next_reset': '2026-02-01',
-                'reset_frequency': 'monthly'}
+        used = 1000 if self.is_on('quota') else 0
+        return {'remain': 1000 - used, 'total': 1000, 'overage': 0,
+                'used': used, 'last_reset': '2026-01-01',
+                'next_reset': '2026-02-01', 'reset_frequency': 'monthly'}
 
     def _user_account(self, request):
         return {'type': 'paid', 'reputation': 100}

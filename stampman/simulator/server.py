@@ -1,6 +1,7 @@
 """The simulator: every provider on one port of loopback."""
 
 import contextlib
+import functools
 import json
 import random
 import socket
@@ -10,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from stampman.helpers.config import domain_name
 from stampman.helpers.delivery import Clock
 from stampman.simulator.amazon_ses import AmazonSes
 from stampman.simulator.connection import Connection
@@ -24,8 +26,7 @@ from stampman.simulator.smtp import SmtpDoor
 
 HOST = '127.0.0.1'
 PROVIDERS = (Sendgrid, Mailgun, AmazonSes, Mandrill)
-# What a client must show; Amazon's is `access key:secret key[:token]`,
-# SMTP's `user:password`.
+# What a client must show.
 KEYS = {
     'sendgrid': 'SG.simulated',
     'mailgun': 'simulated-mailgun',
@@ -33,6 +34,10 @@ KEYS = {
     'mandrill': 'simulated-mandrill',
     'smtp': 'simulated:simulated-password',
 }
+# What stands between its colons, where it has several parts; behind
+# Amazon's there may be a session token.
+PARTS = {'amazon_ses': ('access key', 'secret key'),
+         'smtp': ('user', 'password')}
 PATIENCE = 5.0          # seconds for which a stop waits
 
 
@@ -56,15 +61,17 @@ class Simulator:
         stand in the place of those in KEYS, by provider. `domains` are those
         that may send (None: all), `scopes` those of SendGrid's key; `ledger`
         is the path of a file of JSON lines. Raises OSError where a port or
-        the file is not to be had, WrongFault for a fault that is none.
+        the file is not to be had, WrongFault for a fault that is none,
+        ValueError for a domain that is none.
         """
         self.clock = clock
         self.now = clock.now
         self.keys = {**KEYS, **(keys or {})}
         self.faults = Faults(faults, random.Random(seed), clock.monotonic)
-        known = [domain.lower() for domain in domains] if domains else None
+        known = [domain_name(one) for one in domains] if domains else None
         self.providers = tuple(
-            provider(self._account(provider.name, known, scopes), clock.now)
+            provider(self._account(provider.name, known, scopes), clock.now,
+                     functools.partial(self.faults.is_on, provider.name))
             for provider in PROVIDERS)
         self.control = Control(self)
         self.ledger = Ledger(ledger, clock.now)
@@ -76,7 +83,7 @@ class Simulator:
             if smtp_port is not None:
                 self.smtp = SmtpDoor(
                     self.ledger, self.faults, port=smtp_port,
-                    accounts=dict([self._smtp_account()]))
+                    accounts=dict([self._smtp_account()]), domains=known)
             opened.pop_all()    # all of it is there
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.05,),

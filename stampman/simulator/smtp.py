@@ -12,7 +12,7 @@ import socket
 import socketserver
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from stampman.simulator._smtp_session import Session
@@ -34,18 +34,21 @@ class SmtpDoor:
     `start` to `stop`.
 
     `accounts` are passwords by their users: with them AUTH is required,
-    without them anything is let in. `tls` offers STARTTLS, and AUTH only
+    without them anything is let in. `domains` are those that may send, as
+    A-labels in lower case (None: all). `tls` offers STARTTLS, and AUTH only
     behind it; with `implicit` a connection begins with TLS.
     """
 
     def __init__(self, ledger: Ledger, faults: Faults, *, port: int = 0,
                  accounts: Mapping[str, str] | None = None,
+                 domains: Collection[str] | None = None,
                  tls: ssl.SSLContext | None = None, implicit: bool = False,
                  limits: Limits = Limits()):
         """Raises OSError where the port is taken."""
         self.ledger = ledger
         self.faults = faults
         self.accounts = accounts or {}
+        self.domains = domains
         self.tls = tls
         self.implicit = implicit
         self.limits = limits
