@@ -317,6 +317,37 @@ class RawServer:
                 self._errors.append(error)
 
 
+def after_the_request(*pieces, drip=0.0, end=None):
+    """Return a server's behaviour: read the request, then say `pieces`.
+
+    The last piece is said byte by byte where `drip` gives the seconds after
+    each; `end` says how to end, else the connection stays open.
+    """
+    def behave(connection, server):
+        assert server.read_request(connection)
+        for piece in pieces[:-1] if drip else pieces:
+            connection.sendall(piece)
+        for byte in pieces[-1] if drip else ():
+            connection.sendall(bytes([byte]))
+            if server.stopped.wait(drip):
+                return
+        if end:
+            end(connection)
+        else:
+            server.stopped.wait()
+    return behave
+
+
+def endlessly(head, piece):
+    """Return a server's behaviour: say `head`, then `piece` for ever."""
+    def behave(connection, server):
+        server.read_request(connection)
+        connection.sendall(head)
+        while not server.stopped.is_set():
+            connection.sendall(piece)
+    return behave
+
+
 def hang_up(connection: socket.socket) -> None:
     """End a connection, whoever is reading or writing on it."""
     try:

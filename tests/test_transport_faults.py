@@ -12,44 +12,14 @@ from stampman.services.transport import (
 
 from calling import (
     CONTENT, KEY, LARGE, PLENTY, REAL, SOON, call, call_in_time)
-from servers import RawServer, Recorder, closed_port, reset
+from servers import (
+    RawServer, Recorder, after_the_request, closed_port, endlessly, reset)
 
 HEAD = (b'HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\n'
         b'Content-Length: 12\r\n\r\n')
 ANSWER = HEAD + b'{"id": "abc"}'[:12]
 REFUSAL = (b'HTTP/1.1 413 Payload Too Large\r\nContent-Length: 9\r\n'
            b'\r\ntoo large')
-
-
-def after_the_request(*pieces, drip=0.0, end=None):
-    """Return a server's behaviour: read the request, then say `pieces`.
-
-    The last piece is said byte by byte where `drip` gives the seconds after
-    each; `end` says how to end, else the connection stays open.
-    """
-    def behave(connection, server):
-        assert server.read_request(connection)
-        for piece in pieces[:-1] if drip else pieces:
-            connection.sendall(piece)
-        for byte in pieces[-1] if drip else ():
-            connection.sendall(bytes([byte]))
-            if server.stopped.wait(drip):
-                return
-        if end:
-            end(connection)
-        else:
-            server.stopped.wait()
-    return behave
-
-
-def endlessly(head, piece):
-    """Return a server's behaviour: say `head`, then `piece` for ever."""
-    def behave(connection, server):
-        server.read_request(connection)
-        connection.sendall(head)
-        while not server.stopped.is_set():
-            connection.sendall(piece)
-    return behave
 
 
 def fate(behave, body=CONTENT, **options):
