@@ -132,7 +132,8 @@ VENDORS = {
         _mailgun),
     'amazon_ses': Vendor(Capabilities(
         smtputf8=True, envelope=True, max_tags=0, tracking=False,
-        notes=_NOTES), _amazon_ses),
+        metadata_words='of A-Z, a-z, 0-9 and _ . @ -', notes=_NOTES),
+        _amazon_ses),
     'mandrill': Vendor(Capabilities(
         smtputf8=True, envelope=True, ascii_tags=True, notes=_NOTES),
         _mandrill),
