@@ -295,8 +295,8 @@ class RawServer:
             with self._changed:
                 self.connections += 1
                 self._sockets.append(connection)
+                thread.start()      # who reads `threads` may join it
                 self.threads.append(thread)
-                thread.start()
                 self._changed.notify_all()
 
     def _serve(self, connection):
