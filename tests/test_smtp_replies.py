@@ -111,6 +111,18 @@ def test_a_second_transaction_that_ends_badly_leaves_the_first_alone(
     assert kinds(outcome) == dict(zip(FOUR, (Kind.accepted, kind, third)))
 
 
+@pytest.mark.parametrize('step', ['DATA', 'dot'])
+@pytest.mark.parametrize('reply', [
+    '550 5.1.1 User unknown', '552 5.2.2 Mailbox full'])
+def test_a_rejection_is_not_of_those_who_were_never_named(step, reply):
+    outcome, _ = fate(
+        an_email(recipients=FOUR[:3]), RCPT=['250 Ok', TOO_MANY],
+        **{step: reply})
+    assert outcome.kind is Kind.deferred
+    assert kinds(outcome) == dict(zip(FOUR, (
+        Kind.rejected, Kind.deferred, Kind.deferred)))
+
+
 def test_too_many_at_the_very_first_is_a_reply_like_any_other():
     outcome, script = fate(RCPT=TOO_MANY)
     assert outcome.kind is Kind.deferred and outcome.recipient_only

@@ -111,9 +111,11 @@ class Delivery:
         """What ends the conversation is about those it was just about; the
         others were never named to the server."""
         fate = self._service.fate_of(error, conversation, self._email)
-        is_taken = fate.rule.kind is Kind.uncertain
+        only_them = fate.rule.kind is Kind.uncertain or (
+            fate.rule.kind is Kind.rejected
+            and conversation.step in (Step.data, Step.dot))
         for address in self._to:
-            about = address in self._now_for or not is_taken
+            about = address in self._now_for or not only_them
             self._fates.setdefault(address, fate if about else NOT_NAMED)
 
     # -- the transactions --------------------------------------------------
