@@ -13,7 +13,7 @@ from typing import NamedTuple
 from stampman import backoff, logs
 from stampman.helpers import recipients
 from stampman.helpers.delivery import (
-    Attempt, Claim, Clock, Kind, Message, Outcome, State, must_hold)
+    Attempt, Claim, Clock, Kind, Message, Outcome, State, Timing, must_hold)
 from stampman.helpers.exceptions import LeaseLost, StoreUnavailable
 from stampman.helpers.mail import Email
 from stampman.services.base import SendContext
@@ -21,12 +21,6 @@ from stampman.services.pool import (
     UNFINISHED, PooledEmailService, can_go_by, is_unable)
 
 log = logging.getLogger(__name__)
-
-RECORDING = 30.0        # seconds for which the end of an attempt is tried
-# Seconds by which a lease outlasts the call: nobody may rescue a message
-# whose answer is still being recorded.
-GRACE = RECORDING + 5.0
-BETWEEN_TRIES = 0.5     # seconds
 
 # How a person hears of it, in the log.
 _LEVELS = {State.accepted: logging.INFO, State.rejected: logging.WARNING,
@@ -41,11 +35,16 @@ class StoreJournal:
         self._clock = dispatch.clock
         self._pause = dispatch.pause
         self._new_id = dispatch.new_id
+        self._timing = dispatch.timing
         self.claim = claim
         self.message = message
 
     def begin(self, service, seconds):
-        """Commit that an attempt begins; the lease outlasts the call."""
+        """Commit that an attempt begins.
+
+        The lease outlasts the call: nobody may rescue a message whose
+        answer is still being recorded.
+        """
         deadline = self._clock.monotonic() + seconds
         now = self._clock.now()
         attempt = Attempt(
@@ -56,7 +55,8 @@ class StoreJournal:
         if again:
             log.warning('it may be sent twice: an attempt is uncertain')
         self.claim = self._store.begin(
-            self.claim, attempt, now + seconds + GRACE, again)
+            self.claim, attempt, now + seconds + self._timing.recording
+            + self._timing.grace, again)
         self._update(attempts=(*self.message.attempts, attempt),
                      possible_duplicate=(
                          self.message.possible_duplicate or again))
@@ -68,7 +68,7 @@ class StoreJournal:
         *earlier, attempt = self.message.attempts
         ended = attempt.model_copy(update={
             'ended_at': self._clock.now(), 'outcome': outcome})
-        give_up_at = self._clock.monotonic() + RECORDING
+        give_up_at = self._clock.monotonic() + self._timing.recording
         while True:
             try:
                 self._store.end(ended, self.message.id)
@@ -76,7 +76,7 @@ class StoreJournal:
             except StoreUnavailable:
                 if self._clock.monotonic() >= give_up_at:
                     raise
-                self._pause(BETWEEN_TRIES)
+                self._pause(self._timing.between_tries)
         self._update(attempts=(*earlier, ended))
         log.info('%s: %s', attempt.service, outcome.kind, extra={
             'attempt_id': attempt.id, 'service': attempt.service,
@@ -121,8 +121,12 @@ class StoreJournal:
 
 
 class Dispatch(NamedTuple):
-    """Delivers claimed messages. `chance` returns a number from 0 to 1,
-    `pause` waits for so many seconds, `new_id` makes an id at a time."""
+    """Delivers claimed messages.
+
+    `chance` returns a number from 0 to 1, `pause` waits for so many seconds,
+    `new_id` makes an id at a time, `stops_at` tells when this process must
+    be done (monotonic seconds; infinity as long as it need not).
+    """
 
     store: object
     health: object
@@ -130,6 +134,8 @@ class Dispatch(NamedTuple):
     chance: Callable[[], float]
     pause: Callable[[float], None]
     new_id: Callable[[float], str]
+    timing: Timing = Timing()
+    stops_at: Callable[[], float] = lambda: math.inf
 
     def deliver(self, claim: Claim, message: Message,
                 email: Callable[[], Email], services: Sequence,
@@ -162,7 +168,7 @@ class Dispatch(NamedTuple):
                 or not recipients.left(message):
             return Outcome(kind=Kind.deferred)      # there is but to conclude
         pool = PooledEmailService(
-            services, journal, self.health, self.clock)
+            services, journal, self.health, self.clock, self.stops_at)
         return pool.send_email(
             email(), SendContext(message.id, '', until))
 

@@ -15,19 +15,18 @@ from stampman.dispatch import Dispatch
 from stampman.health import Health, Standing, keys_of
 from stampman.helpers import config as configuration
 from stampman.helpers.config import Config, PoolConfig
-from stampman.helpers.delivery import Clock, Message, State
+from stampman.helpers.delivery import Clock, Message, State, Timing
 from stampman.helpers.environment import Environment
 from stampman.helpers.exceptions import (
     ConfigError, InvalidFields, NotFound, StoreUnavailable)
 from stampman.helpers.mail import Email, Submission
-from stampman.intake import FIRST_LEASE, Intake
+from stampman.intake import Intake
 from stampman.services.base import AbstractEmailService, ProbeResult
 from stampman.store import open_store
 from stampman.store.base import AbstractStore, Filter, HealthRow
 
 log = logging.getLogger(__name__)
 
-REQUEST_BUDGET = 25.0   # seconds after arrival for which a request delivers
 WORKER_SILENT = 60.0    # seconds without a beat, then /readyz says so
 
 # A person's acts: from which states, to which, and what else they change.
@@ -48,7 +47,8 @@ class Surroundings(NamedTuple):
     """What the outside world is to the gateway: handed in by `main`.
 
     `chance` returns a number from 0 to 1, `pause` waits for so many
-    seconds, `new_id` makes a UUID v7 of a time, `owner` names this process.
+    seconds, `new_id` makes a UUID v7 of a time, `owner` names this process,
+    `timing` says how long things may take.
     """
 
     clock: Clock
@@ -56,6 +56,7 @@ class Surroundings(NamedTuple):
     pause: Callable[[float], None]
     new_id: Callable[[float], str]
     owner: str
+    timing: Timing = Timing()
 
 
 def load_config(environment: Environment) -> Config:
@@ -115,6 +116,8 @@ class Gateway:
         self.config_problem = config_problem
         self.owner = surroundings.owner
         self.clock = surroundings.clock
+        self.timing = surroundings.timing
+        self._stops_at = math.inf
         self.store = store or open_store(environment.database_url)
         self.pools: Mapping[str, Pool] = {
             pool.domain: self._pool(pool) for pool in config.pools}
@@ -122,10 +125,12 @@ class Gateway:
             self.store, self.clock, surroundings.chance, HealthRow,
             self._recovered)
         self._intake = Intake(
-            self.store, surroundings.new_id, surroundings.owner)
+            self.store, surroundings.new_id, surroundings.owner,
+            self.timing)
         self._dispatch = Dispatch(
             self.store, self.health, self.clock, surroundings.chance,
-            surroundings.pause, surroundings.new_id)
+            surroundings.pause, surroundings.new_id, self.timing,
+            lambda: self._stops_at)
         self._slots = Slots(lambda: 1)
 
     def _pool(self, pool):
@@ -141,6 +146,13 @@ class Gateway:
         """Let so many requests of a process deliver at a time, at least
         one. It is asked at each of them: a fork may know it late."""
         self._slots = Slots(requests)
+
+    def stop(self) -> None:
+        """Begin nothing more that might not be done when the time for what
+        is in flight has passed. Returns at once, and may interrupt anything.
+        """
+        self._stops_at = min(self._stops_at, (
+            self.clock.monotonic() + self.timing.drain))
 
     # -- messages ----------------------------------------------------------
 
@@ -160,7 +172,7 @@ class Gateway:
             if not free:
                 return message
             return self._deliver(claim, message, submission.email, pool,
-                                 arrived + REQUEST_BUDGET)
+                                 arrived + self.timing.request)
         finally:
             if free:
                 slots.give_back()
@@ -171,7 +183,7 @@ class Gateway:
         Raises StoreUnavailable where nothing could be claimed.
         """
         now = self.clock.now()
-        due = self.store.claim_due(owner, now, now + FIRST_LEASE)
+        due = self.store.claim_due(owner, now, now + self.timing.lease)
         for claim, message in due:
             pool = self.pools.get(message.pool) or Pool(
                 message.pool, None, ())

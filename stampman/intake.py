@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from stampman.helpers.config import DAY, PoolConfig
-from stampman.helpers.delivery import Claim, Message, Recipient, State
+from stampman.helpers.delivery import (
+    Claim, Message, Recipient, State, Timing)
 from stampman.helpers.exceptions import Forbidden, InvalidFields
 from stampman.helpers.mail import Submission
 
-FIRST_LEASE = 30.0          # seconds; each attempt extends it
 LONGEST_LIFE = 30 * DAY     # seconds that a message may ask to be tried
 
 
@@ -18,6 +18,7 @@ class Intake(NamedTuple):
     store: object
     new_id: Callable[[float], str]
     owner: str              # by whom a message is claimed at once
+    timing: Timing = Timing()
 
     def submit(self, pool: PoolConfig, submission: Submission, now: float,
                claimed: bool) -> tuple[Message, Claim | None]:
@@ -40,7 +41,7 @@ class Intake(NamedTuple):
             on_uncertain=_on_uncertain(pool, submission),
             next_attempt_at=None if claimed else now,
             recipients=_recipients(submission, claimed))
-        claim = Claim(message.id, self.owner, 1, now + FIRST_LEASE) \
+        claim = Claim(message.id, self.owner, 1, now + self.timing.lease) \
             if claimed else None
         self.store.add(message, submission.email(), claim, pool.rate)
         return message, claim

@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import time
+from pathlib import Path
 
 import uuid_utils
 
@@ -26,7 +27,7 @@ from stampman.worker import Worker
 
 log = logging.getLogger(__name__)
 
-DRAIN = 20.0        # seconds for what is in flight when the process ends
+_STEADY = getattr(time, 'CLOCK_BOOTTIME', time.CLOCK_MONOTONIC)
 
 
 def new_id(now: float) -> str:
@@ -38,9 +39,23 @@ def surroundings() -> Surroundings:
     """Return the real world: clocks, chance, and who we are."""
     chance = random.SystemRandom()
     return Surroundings(
-        clock=Clock(time.time, time.monotonic), chance=chance.random,
+        clock=Clock(time.time, _monotonic, _boot()), chance=chance.random,
         pause=time.sleep, new_id=new_id,
         owner=f'{socket.gethostname()}:{os.getpid()}')
+
+
+def _monotonic():
+    """Return seconds that all processes of this machine count alike, also
+    while it sleeps, where the system tells them."""
+    return time.clock_gettime(_STEADY)
+
+
+def _boot():
+    """Return what names this start of the machine, or ''."""
+    try:
+        return Path('/proc/sys/kernel/random/boot_id').read_text().strip()
+    except OSError:
+        return ''
 
 
 def open_gateway(**log_settings) -> Gateway:
@@ -69,13 +84,14 @@ def open_gateway(**log_settings) -> Gateway:
     return gateway
 
 
-def create_app():
+def create_app(gateway: Gateway | None = None):
     """Return the Flask app, its worker running.
 
-    Raises ConfigError where the config, the environment or the schema of
-    the store cannot be used.
+    `gateway` is by default that of this process's environment. Raises
+    ConfigError where the config, the environment or the schema of the store
+    cannot be used.
     """
-    gateway = open_gateway()
+    gateway = gateway or open_gateway()
     sentry.start(gateway.environment.sentry_dsn, stampman.__version__,
                  'production' if gateway.environment.production
                  else 'development', gateway.secrets())
@@ -128,7 +144,7 @@ def _embed_worker(gateway):
 def _start_worker(gateway):
     worker = Worker(gateway)
     worker.start()
-    atexit.register(worker.join, DRAIN)
+    atexit.register(worker.join, gateway.timing.drain)
     atexit.register(worker.stop)        # runs before the one above
     before = signal.getsignal(signal.SIGTERM)
 

@@ -12,8 +12,6 @@ from stampman.helpers.exceptions import StoreUnavailable
 
 log = logging.getLogger(__name__)
 
-IDLE = 1.0          # seconds between looks when nothing was due
-ROUNDS = 10.0       # seconds between beats, and between looks at health
 THREADS = 4
 
 
@@ -23,7 +21,9 @@ class Worker:
     def __init__(self, gateway: Gateway, threads: int = THREADS):
         self.gateway = gateway
         # The rounds wait for no delivery: a large email may take minutes.
-        works = [(self.make_rounds, ROUNDS), *[(self.step, IDLE)] * threads]
+        timing = gateway.timing
+        works = [(self.make_rounds, timing.rounds),
+                 *[(self.step, timing.idle)] * threads]
         self._threads = [
             threading.Thread(target=self._run, args=work, daemon=True,
                              name=f'worker-{number}')
@@ -39,6 +39,7 @@ class Worker:
     def stop(self) -> None:
         """Claim nothing more; returns at once, and may interrupt anything."""
         self._stopping.set()
+        self.gateway.stop()
 
     def join(self, timeout: float) -> bool:
         """Wait for what is in flight, for so many seconds; say if it is

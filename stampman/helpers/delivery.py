@@ -19,10 +19,36 @@ MAX_REASON = 300        # characters of what a person is told
 
 @dataclass(frozen=True)
 class Clock:
-    """Where time comes from: handed in, so that tests need not wait."""
+    """Where time comes from: handed in, so that tests need not wait.
+
+    `boot` names the start that `monotonic` counts from, where all processes
+    of the machine share it; '' where that is not known.
+    """
 
     now: Callable[[], float]            # wall clock, seconds since the epoch
     monotonic: Callable[[], float]      # seconds; never jumps
+    boot: str = ''
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long things may take, in seconds: handed in like the clock.
+
+    `lease` is that of a claim, which each attempt extends: it outlasts the
+    call by `recording`, for which the end of an attempt is tried to be
+    written, and by `grace`. `request` is for how long after its arrival a
+    request delivers, `drain` how long a process that is told to stop may
+    take. A worker looks after `idle`, and makes its rounds each `rounds`.
+    """
+
+    lease: float = 30.0
+    recording: float = 30.0
+    between_tries: float = 0.5
+    grace: float = 5.0
+    request: float = 25.0
+    drain: float = 20.0
+    idle: float = 1.0
+    rounds: float = 10.0
 
 
 class Kind(StrEnum):

@@ -4,7 +4,8 @@ This is the only code that walks from service to service.
 """
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from stampman.helpers import recipients
@@ -53,11 +54,15 @@ class PooledEmailService(AbstractEmailService):
     """The services of a pool, in the order in which they are tried."""
 
     def __init__(self, services: Sequence[AbstractEmailService],
-                 journal: Journal, health: Health, clock: Clock):
+                 journal: Journal, health: Health, clock: Clock,
+                 stops_at: Callable[[], float] = lambda: math.inf):
+        """`stops_at` tells when this process must be done, in monotonic
+        seconds: nothing is begun that might not be."""
         self.services = services
         self.journal = journal
         self.health = health
         self.clock = clock
+        self.stops_at = stops_at
 
     def send_email(self, email, context):
         """Walk the services until nobody is left to send to; return the best
@@ -77,10 +82,12 @@ class PooledEmailService(AbstractEmailService):
                     or is_unable(service, message) \
                     or _was_asked(service, message):
                 continue
-            left = context.deadline - self.clock.monotonic()
+            now = self.clock.monotonic()
+            left = context.deadline - now
             usual = service.seconds_for(email)
             seconds = min(usual + service.patience, left)
-            if left <= 0 or outcomes and usual >= left:
+            if left <= 0 or outcomes and usual >= left \
+                    or now + usual > self.stops_at():
                 return Outcome(kind=Kind.deferred, code=UNFINISHED,
                                reason='the rest of the pool comes next')
             permit = self.health.permit(service)
