@@ -268,7 +268,7 @@ def send(sender, recipients, subject, text, html, domain):
     pool = require_pool(
         gateway, (domain or parsed.sender.domain).lower())
     message = gateway.send(
-        pool.domain, parsed, gateway.clock.monotonic())
+        pool.domain, parsed, gateway.clock.monotonic()).message
     click.echo(f'{message.id}: {message.state}')
     for attempt in message.attempts:
         for name in attempt.outcome.passed_over if attempt.outcome else ():

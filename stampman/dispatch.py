@@ -96,18 +96,23 @@ class StoreJournal:
             raise LeaseLost()
 
     def finish(self, end: 'End', **changes):
-        """Give the message back as `end` says."""
+        """Give the message back as `end` says; False where an attempt had
+        its end meanwhile, and everything must be concluded anew."""
         fared = recipients.concluded(
             self.message, end.left_as or end.state, end.reason
         ) if recipients.told_apart(self.message) else None
-        self._store.finish(self.claim, end.state, reason=end.reason,
-                           recipients=fared, **changes)
+        if not self._store.finish(
+                self.claim, end.state, reason=end.reason, recipients=fared,
+                uncertain=sum(one.is_uncertain for one
+                              in self.message.attempts), **changes):
+            return False
         self._update(**changes)
         if fared is None:
             self._follow(end.state, end.reason)
         else:
             self._update(state=end.state, reason=end.reason,
                          recipients=fared)
+        return True
 
     def _follow(self, state, reason, **changes):
         """Follow in memory what the store has just done."""
@@ -175,12 +180,16 @@ class Dispatch(NamedTuple):
     def _finish(self, journal, outcome, services):
         if journal.message.is_uncertain:
             journal.look_again()
+        while not self._conclude(journal, outcome, services):
+            journal.look_again()
+
+    def _conclude(self, journal, outcome, services):
         message, now = journal.message, self.clock.now()
         end = next_state(message, outcome, services, now)
         tried = any(attempt.round == message.round
                     for attempt in message.recent)
         finished = outcome.code != UNFINISHED
-        journal.finish(
+        return journal.finish(
             end, round=message.round + (tried and finished),
             next_attempt_at=self._next_attempt_at(
                 message, end.state, outcome, services, now))

@@ -14,20 +14,21 @@ from stampman import services
 from stampman.dispatch import Dispatch
 from stampman.health import Health, Standing, keys_of
 from stampman.helpers import config as configuration
-from stampman.helpers.config import Config, PoolConfig
+from stampman.helpers.config import DAY, Config, PoolConfig
 from stampman.helpers.delivery import Clock, Message, State, Timing
 from stampman.helpers.environment import Environment
 from stampman.helpers.exceptions import (
-    ConfigError, InvalidFields, NotFound, StoreUnavailable)
+    ConfigError, InvalidFields, NotFound, RequestError, StoreUnavailable)
 from stampman.helpers.mail import Email, Submission
-from stampman.intake import Intake
+from stampman.intake import Intake, Taken, idempotency_key
 from stampman.services.base import AbstractEmailService, ProbeResult
 from stampman.store import open_store
-from stampman.store.base import AbstractStore, Filter, HealthRow
+from stampman.store.base import AbstractStore, Entry, Filter, HealthRow
 
 log = logging.getLogger(__name__)
 
 WORKER_SILENT = 60.0    # seconds without a beat, then /readyz says so
+PRUNE_STEPS = 20        # small ones, between which others may write
 
 # A person's acts: from which states, to which, and what else they change.
 RETRIED = frozenset({State.rejected, State.failed, State.cancelled})
@@ -118,20 +119,22 @@ class Gateway:
         self.clock = surroundings.clock
         self.timing = surroundings.timing
         self._stops_at = math.inf
-        self.store = store or open_store(environment.database_url)
+        self.store = store or open_store(
+            environment.database_url, self.clock)
         self.pools: Mapping[str, Pool] = {
             pool.domain: self._pool(pool) for pool in config.pools}
         self.health = Health(
             self.store, self.clock, surroundings.chance, HealthRow,
             self._recovered)
         self._intake = Intake(
-            self.store, surroundings.new_id, surroundings.owner,
+            self.store, surroundings.new_id, surroundings.owner, Entry,
             self.timing)
         self._dispatch = Dispatch(
             self.store, self.health, self.clock, surroundings.chance,
             surroundings.pause, surroundings.new_id, self.timing,
             lambda: self._stops_at)
         self._slots = Slots(lambda: 1)
+        self._pruned = {}   # how far retention has come, by what
 
     def _pool(self, pool):
         enabled = [(name, settings) for name, settings
@@ -156,26 +159,42 @@ class Gateway:
 
     # -- messages ----------------------------------------------------------
 
-    def send(self, domain: str, submission: Submission,
-             arrived: float) -> Message:
-        """Store a message, deliver it if there is room, and return it.
+    def send(self, domain: str, submission: Submission, arrived: float,
+             key: str | None = None, at_once: bool = True) -> Taken:
+        """Store a message, deliver it if it is due and there is room, and
+        return it as it is then.
 
-        `arrived` is when the request came, in monotonic seconds. Raises
-        what `Intake.submit` raises; once the message is stored, nothing.
+        `arrived` is when the request came, in monotonic seconds; `key` is
+        the client's Idempotency-Key. Unless `at_once` it is the worker's.
+        Raises what `Intake.submit` raises; once it is stored, nothing.
         """
         pool = self.pools[domain]
         slots = self._slots
-        free = slots.take()
+        free = at_once and slots.take()
         try:
-            message, claim = self._intake.submit(
-                pool.config, submission, self.clock.now(), claimed=free)
-            if not free:
-                return message
-            return self._deliver(claim, message, submission.email, pool,
-                                 arrived + self.timing.request)
+            taken = self._intake.submit(
+                pool.config, submission, self.clock.now(), claimed=free,
+                key=key and idempotency_key(key, submission))
+            if taken.claim is None:
+                return taken
+            return taken._replace(message=self._deliver(
+                taken.claim, taken.message, submission.email, pool,
+                arrived + self.timing.request))
         finally:
             if free:
                 slots.give_back()
+
+    def send_batch(self, domain: str, submissions: Mapping[int, Submission],
+                   key: str | None = None
+                   ) -> Mapping[int, Taken | RequestError]:
+        """Store several messages in one transaction, for the worker.
+
+        Returns what became of each, by its position in the batch. Raises
+        what `Intake.submit` raises of all of them: then nothing is stored.
+        """
+        return self._intake.submit_all(
+            self.pools[domain].config, submissions, self.clock.now(),
+            key=key and idempotency_key(key, submissions))
 
     def deliver_due(self, owner: str) -> bool:
         """Claim one due message and deliver it; say if there was one.
@@ -260,6 +279,26 @@ class Gateway:
         return self.store.change(
             domain, message_id, RESOLVED, state,
             reason=f'a person said: {verdict}', **more)
+
+    def erase(self, domain: str, message_id: str) -> Message:
+        """Erase the content and the addresses of a settled message."""
+        return self.store.erase(domain, message_id, self.clock.now())
+
+    # -- retention ---------------------------------------------------------
+
+    def prune(self) -> None:
+        """Give up what need not be kept, for one look of a worker."""
+        now = self.clock.now()
+        self.store.forget_keys(now)
+        for what, forget, days in (
+                ('bodies', self.store.forget_bodies, self.config.keep_bodies),
+                ('messages', self.store.forget_messages,
+                 self.config.keep_messages)):
+            for _ in range(PRUNE_STEPS):
+                self._pruned[what] = forget(
+                    now, days * DAY, self._pruned.get(what, ''))
+                if not self._pruned[what]:
+                    break
 
     # -- health ------------------------------------------------------------
 

@@ -1,54 +1,138 @@
-"""Taking a message in: from here on it is ours to deliver."""
+"""Taking messages in: from here on they are ours to deliver."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from stampman.helpers.config import DAY, PoolConfig
 from stampman.helpers.delivery import (
-    Claim, Message, Recipient, State, Timing)
-from stampman.helpers.exceptions import Forbidden, InvalidFields
+    Claim, IdempotencyKey, Message, Recipient, State, Timing)
+from stampman.helpers.exceptions import (
+    Forbidden, InvalidFields, KeyTaken, RequestError)
 from stampman.helpers.mail import Submission
 
 LONGEST_LIFE = 30 * DAY     # seconds that a message may ask to be tried
+FARTHEST = 30 * DAY         # seconds ahead for which one may be scheduled
+LATE = 300.0                # seconds by which `send_at` may have passed
+
+
+def idempotency_key(text: str, submission: Submission | Mapping[
+        int, Submission]) -> IdempotencyKey:
+    """Return what a client calls one submission, or those of a batch."""
+    prints = submission.fingerprint if isinstance(
+        submission, Submission) else ' '.join(
+        f'{position}:{one.fingerprint}'
+        for position, one in submission.items())
+    return IdempotencyKey(hashlib.sha256(text.encode()).hexdigest(),
+                          hashlib.sha256(prints.encode()).hexdigest())
+
+
+class Taken(NamedTuple):
+    """A message that is stored; `claim` where it is the caller's to deliver.
+
+    `replayed`: it was stored before, under the same Idempotency-Key.
+    """
+
+    message: Message
+    claim: Claim | None = None
+    replayed: bool = False
 
 
 class Intake(NamedTuple):
-    """What taking in needs: a store, and a maker of ids from a time."""
+    """What taking in needs: a store, and a maker of ids from a time.
+
+    `entry` makes a store's Entry.
+    """
 
     store: object
     new_id: Callable[[float], str]
     owner: str              # by whom a message is claimed at once
+    entry: Callable
     timing: Timing = Timing()
 
     def submit(self, pool: PoolConfig, submission: Submission, now: float,
-               claimed: bool) -> tuple[Message, Claim | None]:
-        """Store a message and return it; `claimed` for the caller.
+               claimed: bool, key: IdempotencyKey | None = None) -> Taken:
+        """Store a message and return it; `claimed` for the caller, if it is
+        due.
 
         Raises Forbidden for a sender that the pool does not allow,
-        InvalidFields for options it cannot have, TooManyRequests over the
-        pool's rate, and StoreUnavailable: then nothing is stored.
+        InvalidFields for options it cannot have, KeyReused for a key that
+        came with something else, TooManyRequests over the pool's rate, and
+        StoreUnavailable: then nothing is stored.
         """
+        [taken] = self.submit_all(
+            pool, {0: submission}, now, claimed, key).values()
+        if isinstance(taken, RequestError):
+            raise taken
+        return taken
+
+    def submit_all(self, pool: PoolConfig,
+                   submissions: Mapping[int, Submission], now: float,
+                   claimed: bool = False, key: IdempotencyKey | None = None
+                   ) -> Mapping[int, Taken | RequestError]:
+        """Store all that can be in one transaction; return by position what
+        became of each. Raises as `submit` what is about all of them."""
+        earlier = self._replayed(pool, key, now)
+        found = {position: self._checked(pool, submission, now, claimed)
+                 for position, submission in submissions.items()}
+        if earlier:
+            return _as_then(found, earlier)
+        entries = [
+            self.entry(position, one.message, submissions[position].email(),
+                       one.claim)
+            for position, one in found.items() if isinstance(one, Taken)]
+        if entries:
+            try:
+                self.store.add_all(entries, pool.rate, key)
+            except KeyTaken:
+                return _as_then(found, self._replayed(pool, key, now))
+        return found
+
+    def _replayed(self, pool, key, now):
+        if key is None:
+            return {}
+        return {position: Taken(self.store.message(pool.domain, id),
+                                replayed=True)
+                for position, id in self.store.known(
+                    pool.domain, key, now).items()}
+
+    def _checked(self, pool, submission, now, claimed):
+        try:
+            return self._message(pool, submission, now, claimed)
+        except RequestError as error:
+            return error
+
+    def _message(self, pool, submission, now, claimed):
         if not pool.allows(submission.from_email):
             raise Forbidden(
                 f'{submission.from_email} is not an allowed sender of '
                 f'{pool.domain}',
                 errors=[('from_email', 'is not an allowed sender')])
-        expires_at = _expiry(pool, submission, now)
+        send_at = _send_at(submission, now)
+        claimed = claimed and (send_at or now) <= now
+        state = State.sending if claimed else State.queued
         message = Message(
-            id=self.new_id(now), pool=pool.domain,
-            state=State.sending if claimed else State.queued,
-            created_at=now, expires_at=expires_at,
+            id=self.new_id(now), pool=pool.domain, state=state,
+            created_at=now, send_at=send_at,
+            expires_at=_expiry(pool, submission, now, send_at or now),
             on_uncertain=_on_uncertain(pool, submission),
-            next_attempt_at=None if claimed else now,
-            recipients=_recipients(submission, claimed))
-        claim = Claim(message.id, self.owner, 1, now + self.timing.lease) \
-            if claimed else None
-        self.store.add(message, submission.email(), claim, pool.rate)
-        return message, claim
+            next_attempt_at=None if claimed else max(now, send_at or now),
+            recipients=_recipients(submission, state))
+        return Taken(message, Claim(
+            message.id, self.owner, 1, now + self.timing.lease
+        ) if claimed else None)
 
 
-def _recipients(email, claimed):
-    status = State.sending if claimed else State.queued
+def _as_then(found, earlier):
+    """What was refused then is not stored now."""
+    refused = InvalidFields(
+        'It was refused when it came first under this key.')
+    return {position: earlier.get(
+        position, one if isinstance(one, RequestError) else refused)
+        for position, one in found.items()}
+
+
+def _recipients(email, status):
     return tuple(
         Recipient(email=address.email, kind=kind, status=status)
         for kind, addresses in (('to', email.recipients), ('cc', email.cc),
@@ -56,13 +140,25 @@ def _recipients(email, claimed):
         for address in addresses)
 
 
-def _expiry(pool, submission, now):
-    if submission.expires_at is None:
-        return now + pool.expires_after
-    expires_at = submission.expires_at.timestamp()
-    if not now < expires_at <= now + LONGEST_LIFE:
+def _send_at(submission, now):
+    """A client's clock may be a little late, not by a day."""
+    if submission.send_at is None:
+        return None
+    send_at = submission.send_at.timestamp()
+    if not now - LATE <= send_at <= now + FARTHEST:
         raise InvalidFields(errors=[(
-            'expires_at', 'must lie ahead, by '
+            'send_at', f'must lie ahead, by {FARTHEST / DAY:.0f} days at '
+            'most')])
+    return send_at
+
+
+def _expiry(pool, submission, now, due):
+    if submission.expires_at is None:
+        return max(now, due) + pool.expires_after
+    expires_at = submission.expires_at.timestamp()
+    if not max(now, due) < expires_at <= max(now, due) + LONGEST_LIFE:
+        raise InvalidFields(errors=[(
+            'expires_at', 'must lie ahead, also of send_at, by '
             f'{LONGEST_LIFE / DAY:.0f} days at most')])
     return expires_at
 

@@ -54,10 +54,12 @@ class Worker:
         return self.gateway.deliver_due(self.gateway.owner)
 
     def make_rounds(self) -> None:
-        """Say that we are alive, and probe whom a refusal has rested."""
+        """Say that we are alive, probe whom a refusal has rested, and give
+        up what need not be kept."""
         gateway = self.gateway
         gateway.store.beat(gateway.owner, gateway.clock.now())
         gateway.probe_refused()
+        gateway.prune()
 
     def _run(self, work, idle):
         """Work until stopped; nothing that breaks ends the thread."""

@@ -214,7 +214,8 @@ WRONG = [
     ({'pools': [5]}, {'pools[0]': 'must be an object'}),
     ({'admins': [{}]}, {'admins[0].name': 'is required'}),
     ({'admins': [{'name': 'x'}]}, {'admins[0]': 'needs an "api_key"'}),
-    ({'admin': []}, {'admin': 'these are: admins, limits, pools, public'}),
+    ({'admin': []}, {'admin': 'these are: admins, keep_bodies, '
+                              'keep_messages, limits, pools, public'}),
     ({'public': 'yes'}, {'public': 'must be true or false'}),
     ({'limits': {'bytes': 1, 'recipients': 0}},
      {'limits.bytes': 'these are: attachments, body_bytes, headers, recip',

@@ -37,7 +37,7 @@ class World:
 
     def send(self):
         return self.gateway.send('example.com', submission(MAIL),
-                                 self.time.clock.monotonic())
+                                 self.time.clock.monotonic()).message
 
     def state(self, message):
         return self.gateway.message('example.com', message.id).state

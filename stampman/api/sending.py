@@ -75,9 +75,9 @@ def send(domain):
     refuse_headers_not_yet()
     gateway = current_app.gateway
     submission = mail.submission(data, gateway.config.limits)
-    message = gateway.send(domain, submission,
-                           request.environ['stampman.arrived'])
-    return _answer(message)
+    taken = gateway.send(domain, submission,
+                         request.environ['stampman.arrived'])
+    return _answer(taken.message)
 
 
 def refuse_headers_not_yet():

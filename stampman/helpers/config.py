@@ -162,7 +162,8 @@ class Keyholder(Settings):
 class PoolConfig(Keyholder):
     """One sending domain, its keys and its services.
 
-    `expires_after` is in seconds, `rate` in messages per second.
+    `expires_after` and `uncertain_wait` (for evidence, before the services
+    behind are asked) are in seconds, `rate` in messages per second.
     """
 
     domain: Domain
@@ -170,6 +171,7 @@ class PoolConfig(Keyholder):
     allowed_senders: tuple[
         Annotated[StrictStr, AfterValidator(_allowed_sender)], ...] = ()
     on_uncertain: Literal['hold', 'failover'] = 'failover'
+    uncertain_wait: Number = Field(30, ge=0, le=3600)
     expires_after: Number = Field(DAY, ge=60, le=30 * DAY)
     rate: Annotated[Number, Field(gt=0, le=100_000)] | None = None
 
@@ -187,12 +189,18 @@ class AdminConfig(Keyholder):
 
 
 class Config(Settings):
-    """The whole config file."""
+    """The whole config file.
+
+    `keep_bodies` and `keep_messages` are days after which the content, and
+    the whole, of a settled message is deleted.
+    """
 
     pools: tuple[PoolConfig, ...] = Field(min_length=1)
     admins: tuple[AdminConfig, ...] = ()
     public: StrictBool = True
     trusted_hosts: tuple[StrictStr, ...] = ()
+    keep_bodies: Whole = Field(30, ge=1, le=3650)
+    keep_messages: Whole = Field(90, ge=2, le=3650)
     limits: Limits = Limits()
 
 
@@ -385,4 +393,7 @@ def _contradictions(config):
             if first != place:
                 errors.append(FieldError(
                     f'{place}.api_key', f'is a key of {first} too'))
+    if config.keep_messages < config.keep_bodies:
+        errors.append(FieldError(
+            'keep_messages', 'must not be less than keep_bodies'))
     return errors

@@ -122,9 +122,12 @@ class Outcome(BaseModel):
 class Attempt(BaseModel):
     """One delivery of one message by one service.
 
-    `outcome` is None while it runs. `resolved` is a person's word on an
-    uncertain one: `accepted` or `not_sent`. `envelope` holds the addresses
-    that it is for, where it is not for all of the message's.
+    `outcome` is None while it runs. `resolved` is what settled an uncertain
+    one: a person's word, `accepted` or `not_sent`, or `replayed`. `envelope`
+    holds the addresses that it is for, where it is not for all of the
+    message's. `replays` is the id of an uncertain one that the provider is
+    asked about by sending the same again, which it takes once: what it
+    answers holds for both.
     """
 
     model_config = ConfigDict(frozen=True, extra='forbid')
@@ -138,6 +141,7 @@ class Attempt(BaseModel):
     outcome: Outcome | None = None
     resolved: str | None = None
     envelope: tuple[str, ...] | None = None
+    replays: str | None = None
 
     @property
     def is_uncertain(self) -> bool:
@@ -164,7 +168,8 @@ class Message(BaseModel):
 
     `round` counts the walks of the pool that are over. Policy looks at
     attempts behind the first `restarted_after`, which had ended when a
-    person last set it going.
+    person last set it going. Nothing is tried before `send_at`. Since
+    `erased_at` its email and its addresses are gone.
     """
 
     model_config = ConfigDict(frozen=True, extra='forbid')
@@ -175,6 +180,8 @@ class Message(BaseModel):
     created_at: float
     expires_at: float
     on_uncertain: str
+    send_at: float | None = None
+    erased_at: float | None = None
     round: int = 0
     next_attempt_at: float | None = None
     restarted_after: int = 0
@@ -200,6 +207,16 @@ class Message(BaseModel):
         return next((attempt for attempt in self.attempts if
                      attempt.resolved == Kind.accepted or attempt.outcome
                      and attempt.outcome.kind is Kind.accepted), None)
+
+
+class IdempotencyKey(NamedTuple):
+    """A client's name for one submission, which is stored once under it.
+
+    Both are SHA-256 in hex: of the key, and of what was submitted.
+    """
+
+    digest: str
+    fingerprint: str
 
 
 class Claim(NamedTuple):

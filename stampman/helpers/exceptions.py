@@ -10,11 +10,13 @@
     │   ├── Forbidden              403  a key or a sender that is not allowed
     │   ├── NotFound               404  no such pool, message or route
     │   ├── Conflict               409  the message's state does not allow it
+    │   ├── KeyReused              422  the key was used with another body
     │   ├── TooLarge               413  larger than the configured limit
     │   ├── UnsupportedMediaType   415  the body is not JSON
     │   ├── InvalidFields          422  fields are wrong: all of them named
     │   └── TooManyRequests        429  over the pool's rate
     ├── StoreUnavailable           503  nothing was accepted; try again
+    ├── KeyTaken                   a twin was faster: it has stored the same
     └── LeaseLost                  another worker holds the message now
 
 A provider's answer is never an exception: it is an `Outcome`.
@@ -125,6 +127,13 @@ class InvalidFields(RequestError):
     title = 'Some fields are not valid'
 
 
+class KeyReused(RequestError):
+    """An Idempotency-Key came before, with another body."""
+
+    status, code = 422, 'idempotency_key_reused'
+    title = 'The key was used with another body'
+
+
 class TooManyRequests(RequestError):
     """More messages than the pool's rate allows."""
 
@@ -137,6 +146,13 @@ class StoreUnavailable(StampmanError):
 
     status, code = 503, 'store_unavailable'
     title = 'The store is not available'
+
+
+class KeyTaken(StampmanError):
+    """What came under the same Idempotency-Key at the same time is stored
+    already; nothing more is."""
+
+    code = 'key_taken'
 
 
 class LeaseLost(StampmanError):

@@ -1,6 +1,7 @@
 """The email, and what a client submits: immutable, checked at the door."""
 
 import base64
+import hashlib
 import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -170,8 +171,14 @@ class Email(Model):
 class Submission(Email):
     """What a client POSTs: the email, and how this message is handled."""
 
+    send_at: _may_be_absent(Time) = None
     expires_at: _may_be_absent(Time) = None
     on_uncertain: _may_be_absent(Literal['hold', 'failover']) = None
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells it from any other: SHA-256, in hex."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
     def email(self) -> Email:
         """Return the content alone."""
@@ -181,8 +188,6 @@ class Submission(Email):
 
 # What the fields are also called, as other providers' clients know them.
 ALIASES = {'to': 'recipients', 'text': 'content', 'from': 'from_email'}
-# Agreed in the API, but not built yet: refused by name, never ignored.
-NOT_YET = frozenset({'send_at'})
 RECIPIENTS = ('recipients', 'cc', 'bcc')
 _ADDRESS_PLACE = re.compile(
     r'(?:recipients|cc|bcc|reply_to)\[(\d+)\](.*)')
@@ -212,9 +217,7 @@ class _Draft:
         self.errors, self.judged = [], set()
         for name, value in data.items():
             field = ALIASES.get(name, name)
-            if name in NOT_YET:
-                self.errors.append((name, 'does not work yet: leave it out'))
-            elif field not in Submission.model_fields:
+            if field not in Submission.model_fields:
                 self.errors.append(
                     (_printable(name), UNKNOWN))
             elif field in self.fields:

@@ -27,19 +27,15 @@ def follow(connection: Connection, all_others: Update, message_id: str,
             {**changes, 'whom': one.lower()} for one in whom])
 
 
-def settle(connection: Connection, attempt: Attempt, message_id: str,
-           is_late: bool) -> None:
+def settle(connection: Connection, attempt: Attempt,
+           message_id: str) -> None:
     """Write what the end of an attempt settles that tells recipients apart.
-
-    `is_late`: it was rescued before.
     """
     row = connection.execute(
         sql.CLAIMED, {'of': message_id}).mappings().one()
     before = reading.whole(connection, row)
     after = recipients.settle(before)
     _write_changes(connection, before, after)
-    if is_late:
-        connection.execute(sql.TURN_AWAY, {'of': message_id})
     if after.state is State.accepted:
         connection.execute(sql.SETTLED, {
             'of': message_id, 'twice': after.possible_duplicate})

@@ -89,10 +89,15 @@ def _outcome_of(row):
 
 def begun_row(attempt: Attempt, message_id: str) -> dict[str, Any]:
     row = attempt.model_dump(include={
-        'id', 'service', 'provider', 'round', 'started_at'})
+        'id', 'service', 'provider', 'round', 'started_at', 'replays'})
     whom = attempt.envelope
     return {'message_id': message_id, **row, 'envelope':
-            None if whom is None else json.dumps(whom)}
+            None if whom is None else envelope_of(whom)}
+
+
+def envelope_of(whom: Sequence[str]) -> str:
+    """Return addresses as they are kept."""
+    return json.dumps(whom)
 
 
 def rest_of(outcome: Outcome) -> str:

@@ -6,10 +6,10 @@ from sqlalchemy.types import Boolean, Double
 
 from stampman.helpers.delivery import Kind, Message, State
 from stampman.store.schema import (
-    UNSETTLED, attachments, attempts, checks, emails, health, messages,
-    rates, recipients, workers)
+    UNSETTLED, attachments, attempts, checks, emails, health, idempotency,
+    lease_clock, messages, rates, recipients, workers)
 
-_M, _A, _R = messages.c, attempts.c, recipients.c
+_M, _A, _R, _K = messages.c, attempts.c, recipients.c, idempotency.c
 _ID = _M.id == bindparam('of')
 _HELD = and_(_ID, _M.state == State.sending.value,
              _M.fence == bindparam('held_fence'))
@@ -46,6 +46,12 @@ RATE = select(rates.c.free, rates.c.counted_at).where(
 ADD_RATE = insert(rates)
 SET_RATE = update(rates).where(rates.c.pool == bindparam('in_pool')).values(
     free=bindparam('free'), counted_at=bindparam('counted_at'))
+
+_KEY = and_(_K.pool == bindparam('in_pool'), _K.key == bindparam('digest'))
+KNOWN_KEY = select(
+    _K.fingerprint, _K.message_ids, _K.created_at).where(_KEY)
+ADD_KEY = insert(idempotency)
+FORGET_KEY = delete(idempotency).where(_KEY)
 
 # -- claiming ----------------------------------------------------------------
 
@@ -84,7 +90,7 @@ _NEXT = select(func.coalesce(func.max(_A.number), 0) + 1).where(
 BEGIN = insert(attempts).values(
     number=_NEXT, **{name: bindparam(name) for name in (
         'message_id', 'id', 'service', 'provider', 'round', 'started_at',
-        'envelope')})
+        'envelope', 'replays')})
 # A person's word on an attempt yields to the proof that it was accepted.
 END = update(attempts).where(
     _A.message_id == bindparam('of'), _A.id == bindparam('ended')).values(
@@ -111,14 +117,23 @@ SETTLE_ONE = update(recipients).where(
     _R.message_id == bindparam('of'), _R.mailbox == bindparam('whom')
 ).values(status=bindparam('becomes'), reason=bindparam('why'),
          provider_message_id=bindparam('theirs'))
-WAS_ENDED = select(_A.kind.is_not(None)).where(
+WAS_ENDED = select(
+    _A.kind.is_not(None).label('was_ended'), _M.erased_at).join_from(
+    attempts, messages, _A.message_id == _M.id).where(
     _A.message_id == bindparam('of'), _A.id == bindparam('ended'))
-TURN_AWAY = update(messages).where(_ID).values(fence=_M.fence + 1)
+TURN_AWAY = update(messages).where(
+    _ID, _M.fence != bindparam('but')).values(fence=_M.fence + 1)
 # What is held for the sake of an attempt is concluded anew.
 RECONSIDER = update(messages).where(
     _ID, _M.state == State.uncertain.value).values(
     next_attempt_at=bindparam('at'))
-FINISH = update(messages).where(_HELD).values(
+_UNCERTAIN = select(func.count()).where(
+    _A.message_id == _M.id, _A.kind == Kind.uncertain.value,
+    _A.resolved.is_(None)).scalar_subquery()
+STILL_HELD = select(_M.id).where(_HELD)
+FINISH = update(messages).where(_HELD, or_(
+    bindparam('uncertain') == -1,
+    bindparam('uncertain') == _UNCERTAIN)).values(
     state=bindparam('becomes'), round=bindparam('rounds'),
     next_attempt_at=bindparam('next'), reason=bindparam('why'), **_NO_LEASE)
 _FOLLOW = update(recipients).where(_R.message_id == bindparam('of')).values(
@@ -127,6 +142,13 @@ FOLLOW = _FOLLOW.where(_NOT_SETTLED)
 FOLLOW_ANEW = _FOLLOW.where(_NOT_ACCEPTED)
 FOLLOW_ONE = _FOLLOW.where(
     _R.mailbox == bindparam('whom'), _NOT_ACCEPTED)
+
+# What a replay was answered holds for those that it asked about.
+REPLAYED = update(attempts).where(
+    _A.message_id == bindparam('of'), _A.kind == Kind.uncertain.value,
+    _A.resolved.is_(None), or_(_A.id == bindparam('root'),
+                               _A.replays == bindparam('root'))).values(
+    resolved='replayed')
 
 # -- a person's acts ---------------------------------------------------------
 
@@ -154,6 +176,38 @@ HASTEN = update(messages).where(
     _M.state.in_([State.deferred.value, State.uncertain.value]),
     _M.next_attempt_at > bindparam('now')).values(
     next_attempt_at=bindparam('now'))
+
+HAS_CONTENT = select(emails.c.message_id).where(
+    emails.c.message_id == bindparam('of'))
+
+# -- giving up ---------------------------------------------------------------
+
+_IS_SETTLED = case((UNSETTLED, False), else_=True).label('is_settled')
+_WAS_DUE = func.coalesce(_M.send_at, _M.created_at).label('due')
+
+
+def _old(table, id):
+    return select(id.label('id'), _IS_SETTLED, _WAS_DUE).select_from(
+        table).where(id > bindparam('after'), id < bindparam('high')
+                     ).order_by(id).limit(bindparam('most'))
+
+
+OLD_MESSAGES = _old(messages, _M.id)
+OLD_EMAILS = _old(emails.join(messages, emails.c.message_id == _M.id),
+                  emails.c.message_id)
+FORGET_MESSAGE = delete(messages).where(_ID)
+FORGET_EMAIL = delete(emails).where(emails.c.message_id == bindparam('of'))
+FORGET_ATTACHMENTS = delete(attachments).where(
+    attachments.c.message_id == bindparam('of'))
+FORGET_KEYS = delete(idempotency).where(
+    _K.created_at <= bindparam('before'))
+ERASE_RECIPIENT = update(recipients).where(
+    _R.message_id == bindparam('of'), _R.mailbox == bindparam('whom')
+).values(email=bindparam('instead'), mailbox=bindparam('instead'))
+ERASE_ATTEMPT = update(attempts).where(
+    _A.message_id == bindparam('of'), _A.id == bindparam('one')).values(
+    outcome=bindparam('rest'), envelope=bindparam('whom'))
+ERASED = update(messages).where(_ID).values(erased_at=bindparam('at'))
 
 # -- listing -----------------------------------------------------------------
 
@@ -183,6 +237,12 @@ UNSETTLED_COUNTS = select(_M.pool, _M.state, func.count()).where(
     UNSETTLED).group_by(_M.pool, _M.state)
 
 # -- what processes share ----------------------------------------------------
+
+LEASE_CLOCK = select(lease_clock.c.boot, lease_clock.c.ahead)
+FORGET_LEASE_CLOCK = delete(lease_clock)
+SET_LEASE_CLOCK = insert(lease_clock)
+END_ALL_LEASES = update(messages).where(
+    _M.lease_until.is_not(None)).values(lease_until=0.0)
 
 HEALTH = select(health.c.key, health.c.version, health.c.state)
 ADD_HEALTH = insert(health)

@@ -5,7 +5,10 @@ written survives a power cut. Where the store cannot be read or written a
 method raises StoreUnavailable, and then nothing of it has happened, except
 that the end of a commit may stay unknown.
 
-Times are seconds since the epoch, UTC; the caller brings them.
+Times are seconds since the epoch, UTC; the caller brings them. A lease is
+told as a time too, and counted from the caller's `now` (of an attempt that
+begins: its `started_at`, of a new message: its `created_at`) on a clock of
+the store's own, which no jump of a wall clock moves.
 """
 
 from abc import ABC, abstractmethod
@@ -13,10 +16,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from stampman.helpers.delivery import (
-    Attempt, Claim, Message, Recipient, State)
+    Attempt, Claim, IdempotencyKey, Message, Recipient, State)
 from stampman.helpers.mail import Email
 
 ORPHANED = 'the process ended before the answer was recorded'
+UNSETTLED = frozenset({
+    State.queued, State.sending, State.deferred, State.uncertain})
+
+
+class Entry(NamedTuple):
+    """A message to be stored, by its position in a batch."""
+
+    position: int
+    message: Message
+    email: Email
+    claim: Claim | None = None
 
 
 class Claimed(NamedTuple):
@@ -85,7 +99,8 @@ class AbstractStore(ABC):
 
     @abstractmethod
     def add(self, message: Message, email: Email,
-            claim: Claim | None = None, rate: float | None = None) -> None:
+            claim: Claim | None = None, rate: float | None = None,
+            key: IdempotencyKey | None = None) -> None:
         """Store a message, its recipients (from `message`) and its email.
 
         Its id is a UUID v7 made of its `created_at`: the order of ids is the
@@ -93,8 +108,25 @@ class AbstractStore(ABC):
         `message.state` is then `sending`, and else it is not. With a `rate`,
         in messages per second, TooManyRequests is raised with `retry_after`
         where the pool has stored more than that; a pool may store one
-        second's worth (at least one message) at once.
+        second's worth (at least one message) at once. With a `key`, KeyTaken
+        is raised where something is stored under it, and KeyReused where
+        that was something else.
         """
+
+    @abstractmethod
+    def add_all(self, entries: Sequence[Entry], rate: float | None = None,
+                key: IdempotencyKey | None = None) -> None:
+        """Store messages of one pool together, at least one, or none.
+
+        As `add`; several may be more than the rate allows at once: those
+        that come later then wait the longer.
+        """
+
+    @abstractmethod
+    def known(self, pool: str, key: IdempotencyKey,
+              now: float) -> Mapping[int, str]:
+        """Return the ids of the messages stored under `key` in the last 24
+        hours, by position; {} where there are none. Raises KeyReused."""
 
     @abstractmethod
     def claim_due(self, owner: str, now: float, lease_until: float,
@@ -121,7 +153,8 @@ class AbstractStore(ABC):
         """
 
     @abstractmethod
-    def end(self, attempt: Attempt, message_id: str) -> None:
+    def end(self, attempt: Attempt, message_id: str,
+            claim: Claim | None = None) -> None:
         """Write how `attempt` ended (`ended_at` and `outcome`).
 
         The attempt is its writer's, whoever holds the lease now; an outcome
@@ -132,23 +165,28 @@ class AbstractStore(ABC):
         the attempt tells recipients apart, they and the message become what
         `helpers.recipients.settle` says. Where the message is not
         `accepted` by that and the outcome not `uncertain`, a message that
-        is `uncertain` is due, so that it is concluded anew. Where such an
-        attempt ends behind its rescue, who holds the lease now knows too
-        little: the fence turns it away. Raises NotFound where the attempt
-        never began.
+        is `uncertain` is due, so that it is concluded anew. Where an attempt
+        that tells recipients apart had an end (by a rescue), who holds the
+        lease now knows too little: the fence turns it away, unless it holds
+        the `claim` of the writer. What a replay is answered, but for
+        `uncertain`, settles what it replays. Raises NotFound where the
+        attempt never began.
         """
 
     @abstractmethod
     def finish(self, claim: Claim, state: State, *, round: int,
                next_attempt_at: float | None = None, reason: str = '',
-               recipients: Sequence[Recipient] | None = None) -> None:
+               recipients: Sequence[Recipient] | None = None,
+               uncertain: int | None = None) -> bool:
         """Give the message back in `state`, with no lease.
 
         `recipients` are written as they are; where they are None, those
         that are neither `accepted` nor `rejected` take the state as their
         status, and the reason. Raises LeaseLost, and writes
         nothing, where the claim does not hold any more; so it is after the
-        end of an accepted attempt, which leaves nothing to finish.
+        end of an accepted attempt, which leaves nothing to finish. Returns
+        False, and writes nothing, where the conclusion rests on so many
+        `uncertain` attempts, and they are not as many any more.
         """
 
     @abstractmethod
@@ -170,13 +208,44 @@ class AbstractStore(ABC):
         it would have ended otherwise; where the word `accepted` leaves
         somebody, it is `deferred` to the time `others_at`. Returns the
         message as it is then. Raises NotFound where the pool has no such
-        message, and Conflict where its state is another one.
+        message, and Conflict where its state is another one, or where it
+        is to be restarted and its content is not kept any more.
         """
 
     @abstractmethod
     def hasten(self, pools: Iterable[str], now: float) -> int:
         """Make due now the messages of `pools` that are `deferred`, or
         `uncertain` and to be tried again; say how many."""
+
+    # -- giving up -------------------------------------------------------
+
+    @abstractmethod
+    def forget_bodies(self, now: float, age: float, after: str = '') -> str:
+        """Erase the content of a few settled messages that were due `age`
+        seconds ago or earlier.
+
+        It looks at the next few behind the id `after`. Returns the last id
+        it looked at, to go on from, or '' at the end. An age is that by
+        both clocks: a jump of the wall's makes nothing older.
+        """
+
+    @abstractmethod
+    def forget_messages(self, now: float, age: float,
+                        after: str = '') -> str:
+        """Delete a few such messages, with all that belongs to them."""
+
+    @abstractmethod
+    def forget_keys(self, now: float) -> None:
+        """Forget the Idempotency-Keys that are older than 24 hours."""
+
+    @abstractmethod
+    def erase(self, pool: str, message_id: str, now: float) -> Message:
+        """Erase the content and the addresses of a settled message.
+
+        Its recipients are then called `erased-1` and so on. Returns the
+        message as it is then. Raises NotFound, and Conflict where the
+        message is not settled.
+        """
 
     # -- what is known ---------------------------------------------------
 

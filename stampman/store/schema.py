@@ -10,7 +10,7 @@ from sqlalchemy import (
     LargeBinary, MetaData, Table, Text, text)
 
 # The revision in migrations/versions that makes these tables.
-HEAD = '0002'
+HEAD = '0003'
 
 metadata = MetaData(naming_convention={
     'pk': 'pk_%(table_name)s',
@@ -50,6 +50,8 @@ messages = Table(
     Column('leased_by', Text),
     Column('lease_until', Double),
     Column('fence', Integer, nullable=False),
+    Column('send_at', Double),
+    Column('erased_at', Double),
     CheckConstraint(WAITS, name='waits'),
     CheckConstraint(LEASED, name='leased'),
     **_SMALL)
@@ -107,7 +109,21 @@ attempts = Table(
     Column('outcome', Text),
     Column('resolved', Text),
     Column('envelope', Text),
+    Column('replays', Text),
     **_SMALL)
+
+# `key` is the SHA-256 of a client's key, `message_ids` what it stored, as a
+# JSON object by position in a batch.
+idempotency = Table(
+    'idempotency', metadata,
+    Column('pool', Text, primary_key=True),
+    Column('key', Text, primary_key=True),
+    Column('fingerprint', Text, nullable=False),
+    Column('message_ids', Text, nullable=False),
+    Column('created_at', Double, nullable=False),
+    **_SMALL)
+
+Index('ix_idempotency_created_at', idempotency.c.created_at)
 
 health = Table(
     'health', metadata,
@@ -130,6 +146,13 @@ rates = Table(
     Column('pool', Text, primary_key=True),
     Column('free', Double, nullable=False),
     Column('counted_at', Double, nullable=False),
+    **_SMALL)
+
+# One row: see _lease_clock.py.
+lease_clock = Table(
+    'lease_clock', metadata,
+    Column('boot', Text, primary_key=True),
+    Column('ahead', Double, nullable=False),
     **_SMALL)
 
 # Written only to see that it can be.

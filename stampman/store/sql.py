@@ -1,6 +1,5 @@
 """A store in an SQL database. The database is handed in; SQL is portable."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -8,23 +7,25 @@ from typing import Any
 from sqlalchemy import inspect
 from sqlalchemy.exc import IntegrityError
 
-from stampman.helpers.delivery import Claim, Kind, Outcome, State
+from stampman.helpers.delivery import Claim, Clock, Kind, Outcome, State
 from stampman.helpers.exceptions import (
-    ConfigError, Conflict, LeaseLost, NotFound, StoreUnavailable,
-    TooManyRequests)
+    ConfigError, Conflict, KeyTaken, LeaseLost, NotFound, StoreUnavailable)
 from stampman.helpers.recipients import tells_apart, told_apart
+from stampman.store import _adding as adding
 from stampman.store import _following as following
 from stampman.store import _reading as reading
+from stampman.store import _retention as retention
 from stampman.store import _rows as rows
 from stampman.store import _statements as sql
+from stampman.store._lease_clock import LeaseClock
+from stampman.store._shared import SharedTables
 from stampman.store._sqlite import SqliteDatabase
 from stampman.store.base import (
-    ORPHANED, AbstractStore, Claimed, Filter, HealthRow)
+    ORPHANED, UNSETTLED, Claimed, Entry, Filter)
 from stampman.store.schema import HEAD
 
 log = logging.getLogger(__name__)
 
-FORGET_AFTER = 86400.0      # seconds without a beat: the worker is no more
 ASIDE = 3600.0              # seconds for which an unreadable message waits
 _GUESS = rows.rest_of(Outcome(kind=Kind.uncertain, reason=ORPHANED))
 _VERSION = 'SELECT version_num FROM alembic_version'
@@ -52,20 +53,23 @@ def sqlite_path(url: str) -> Path:
     return Path(path)
 
 
-class SqlStore(AbstractStore):
+class SqlStore(SharedTables):
     """A store in an SQL database.
 
     `database` has blocks `write` and `read`, each one transaction that gives
-    a connection, and raises StoreUnavailable for what befalls them.
+    a connection, and raises StoreUnavailable for what befalls them. Leases
+    are counted on the monotonic half of `clock`, where it names its boot.
     """
 
-    def __init__(self, database: SqliteDatabase):
+    def __init__(self, database: SqliteDatabase, clock: Clock | None = None):
         self._database = database
+        self._clock = LeaseClock(clock)
 
     @classmethod
-    def at(cls, url: str, **options: Any) -> 'SqlStore':
+    def at(cls, url: str, clock: Clock | None = None,
+           **options: Any) -> 'SqlStore':
         """Return the store of an `sqlite:///` URL."""
-        return cls(SqliteDatabase(sqlite_path(url), **options))
+        return cls(SqliteDatabase(sqlite_path(url), **options), clock)
 
     # -- its own state -------------------------------------------------------
 
@@ -87,39 +91,41 @@ class SqlStore(AbstractStore):
         with self._database.read() as connection:
             return _compared(connection)[0]
 
-    def check_writable(self, now):
-        with self._database.write() as connection:
-            if not connection.execute(
-                    sql.CHECK, {'of': 'writable', 'now': now}).rowcount:
-                connection.execute(
-                    sql.ADD_CHECK, {'name': 'writable', 'checked_at': now})
-
     def close(self):
         self._database.close()
 
     # -- the message's way ---------------------------------------------------
 
-    def add(self, message, email, claim=None, rate=None):
-        _check_new(message, claim)
-        content = rows.content_of(email)
-        parts = rows.attachment_rows(message.id, email)
-        recipients = rows.recipient_rows(message)
-        with self._database.write() as connection:
-            if rate is not None:
-                _count(connection, message.pool, message.created_at, rate)
-            connection.execute(
-                sql.ADD_MESSAGE, rows.message_row(message, claim))
-            connection.execute(sql.ADD_EMAIL, {
-                'message_id': message.id, 'content': content})
-            if recipients:
-                connection.execute(sql.ADD_RECIPIENT, recipients)
-            if parts:
-                connection.execute(sql.ADD_ATTACHMENT, parts)
+    def add(self, message, email, claim=None, rate=None, key=None):
+        self.add_all([Entry(0, message, email, claim)], rate, key)
+
+    def add_all(self, entries, rate=None, key=None):
+        prepared = adding.Prepared(entries)
+        pool, now = prepared.first.pool, prepared.first.created_at
+        try:
+            with self._database.write() as connection:
+                if key is not None:
+                    adding.remember(
+                        connection, pool, key, prepared.ids,
+                        self._clock.surely(connection, now), now)
+                if rate is not None:
+                    adding.count(connection, pool, now, rate, len(entries))
+                ahead = self._clock.time(connection, now) - now
+                prepared.write(connection, ahead)
+        except IntegrityError as error:
+            if key is None:
+                raise
+            raise KeyTaken() from error
+
+    def known(self, pool, key, now):
+        with self._database.read() as connection:
+            return adding.known(connection, pool, key,
+                                self._clock.surely(connection, now))
 
     def claim_due(self, owner, now, lease_until, limit=1):
         with self._database.read() as connection:
-            if not _due(connection, now, limit, sql.WAITING_DUE,
-                        sql.RUN_OUT)[0]:
+            if not _due(connection, now, self._clock.seen(connection, now),
+                        limit, sql.WAITING_DUE, sql.RUN_OUT)[0]:
                 return ()
         try:
             return self._claim(owner, now, lease_until, limit)
@@ -130,43 +136,60 @@ class SqlStore(AbstractStore):
                           'an hour', extra={'message_id': unreadable.id})
             with self._database.write() as connection:
                 connection.execute(sql.PUT_ASIDE, {
-                    'of': unreadable.id, 'later': now + ASIDE})
+                    'of': unreadable.id, 'later': ASIDE + max(
+                        now, self._clock.time(connection, now))})
             return ()
 
     def _claim(self, owner, now, lease_until, limit):
         with self._database.write() as connection:
-            ids, run_out = _due(connection, now, limit, sql.TAKE_WAITING_DUE,
-                                sql.TAKE_RUN_OUT)
+            leases_now = self._clock.time(connection, now)
+            ids, run_out = _due(
+                connection, now, leases_now, limit, sql.TAKE_WAITING_DUE,
+                sql.TAKE_RUN_OUT)
             for message_id in run_out:
                 if connection.execute(sql.ORPHAN, {
                         'of': message_id, 'at': now,
                         'guess': _GUESS}).rowcount:
                     connection.execute(sql.CRASHED, {'of': message_id})
-            return tuple(_claimed(connection, message_id, owner, lease_until)
-                         for message_id in ids)
+            claim = Claim('', owner, 0, lease_until)
+            return tuple(_claimed(
+                connection, claim._replace(message_id=message_id),
+                leases_now + lease_until - now) for message_id in ids)
 
     def begin(self, claim, attempt, lease_until, possible_duplicate=False):
         with self._database.write() as connection:
-            _held(claim, connection.execute(sql.EXTEND, {
+            now = attempt.started_at
+            extended = connection.execute(sql.EXTEND, {
                 'of': claim.message_id, 'held_fence': claim.fence,
-                'until': lease_until, 'twice': possible_duplicate}))
+                'until': (self._clock.time(connection, now)
+                          + lease_until - now),
+                'twice': possible_duplicate})
+            _held(claim, extended.rowcount)
             connection.execute(
                 sql.BEGIN, rows.begun_row(attempt, claim.message_id))
         return claim._replace(lease_until=lease_until)
 
-    def end(self, attempt, message_id):
-        outcome = attempt.outcome
+    def end(self, attempt, message_id, claim=None):
         with self._database.write() as connection:
-            is_late = tells_apart(attempt) and connection.execute(
-                sql.WAS_ENDED, {'of': message_id, 'ended': attempt.id}
-            ).scalar()
-            if not connection.execute(sql.END, {
-                    'of': message_id, 'ended': attempt.id,
-                    'at': attempt.ended_at, 'how': outcome.kind.value,
-                    'rest': rows.rest_of(outcome)}).rowcount:
+            of = {'of': message_id, 'ended': attempt.id}
+            row = connection.execute(sql.WAS_ENDED, of).one_or_none()
+            if row is None:
                 raise NotFound(f'no attempt {attempt.id} of {message_id}')
+            if row.erased_at is not None:
+                attempt = retention.unnamed(attempt)
+            outcome = attempt.outcome
+            connection.execute(sql.END, {
+                **of, 'at': attempt.ended_at, 'how': outcome.kind.value,
+                'rest': rows.rest_of(outcome)})
+            if attempt.replays and outcome.kind is not Kind.uncertain:
+                connection.execute(sql.REPLAYED, {
+                    'of': message_id, 'root': attempt.replays})
             if tells_apart(attempt):
-                following.settle(connection, attempt, message_id, is_late)
+                if row.was_ended:
+                    connection.execute(sql.TURN_AWAY, {
+                        'of': message_id,
+                        'but': claim.fence if claim else -1})
+                following.settle(connection, attempt, message_id)
             elif outcome.kind is Kind.accepted:
                 connection.execute(sql.ACCEPTED, {'of': message_id})
                 connection.execute(sql.ALL_ACCEPTED, {
@@ -177,17 +200,22 @@ class SqlStore(AbstractStore):
                     'of': message_id, 'at': attempt.ended_at})
 
     def finish(self, claim, state, *, round, next_attempt_at=None, reason='',
-               recipients=None):
+               recipients=None, uncertain=None):
         with self._database.write() as connection:
-            _held(claim, connection.execute(sql.FINISH, {
-                'of': claim.message_id, 'held_fence': claim.fence,
-                'becomes': state.value, 'rounds': round,
-                'next': next_attempt_at, 'why': reason}))
+            held = {'of': claim.message_id, 'held_fence': claim.fence}
+            finished = connection.execute(sql.FINISH, {
+                **held, 'becomes': state.value, 'rounds': round,
+                'next': next_attempt_at, 'why': reason,
+                'uncertain': -1 if uncertain is None else uncertain})
+            if not finished.rowcount:
+                _held(claim, connection.execute(sql.STILL_HELD, held).first())
+                return False
             if recipients is None:
                 following.follow(connection, sql.FOLLOW, claim.message_id,
                                  state, reason)
             else:
                 following.write(connection, claim.message_id, recipients)
+            return True
 
     def change(self, pool, message_id, expected, state, *, reason='',
                resolved=None, next_attempt_at=None, restart=False,
@@ -202,6 +230,9 @@ class SqlStore(AbstractStore):
             message = reading.message(connection, pool, message_id)
             if not changed:
                 raise Conflict(f'the message is {message.state.value}')
+            if restart and not connection.execute(
+                    sql.HAS_CONTENT, {'of': message_id}).first():
+                raise Conflict('its content is not kept any more')
             if resolved is not None:
                 connection.execute(
                     sql.RESOLVE, {'of': message_id, 'word': resolved})
@@ -220,6 +251,34 @@ class SqlStore(AbstractStore):
         with self._database.write() as connection:
             return connection.execute(sql.HASTEN, {
                 'pools': list(pools), 'now': now}).rowcount
+
+    # -- giving up -----------------------------------------------------------
+
+    def forget_bodies(self, now, age, after=''):
+        with self._database.write() as connection:
+            return retention.forget_bodies(
+                connection, self._clock.surely(connection, now) - age, after)
+
+    def forget_messages(self, now, age, after=''):
+        with self._database.write() as connection:
+            return retention.forget_messages(
+                connection, self._clock.surely(connection, now) - age, after)
+
+    def forget_keys(self, now):
+        with self._database.write() as connection:
+            before = self._clock.surely(connection, now) - adding.KEY_LIFE
+            connection.execute(sql.FORGET_KEYS, {'before': before})
+
+    def erase(self, pool, message_id, now):
+        with self._database.write() as connection:
+            message = reading.message(connection, pool, message_id)
+            if message.state in UNSETTLED:
+                raise Conflict(
+                    f'the message is {message.state.value}: it must be '
+                    'cancelled, resolved or at its end first')
+            if message.erased_at is None:
+                retention.erase(connection, message, now)
+            return reading.message(connection, pool, message_id)
 
     # -- what is known -------------------------------------------------------
 
@@ -260,41 +319,6 @@ class SqlStore(AbstractStore):
             return {(pool, State(state)): count for pool, state, count
                     in connection.execute(sql.UNSETTLED_COUNTS)}
 
-    # -- what processes share ------------------------------------------------
-
-    def health(self):
-        with self._database.read() as connection:
-            return {key: HealthRow(key, version, json.loads(state))
-                    for key, version, state in connection.execute(sql.HEALTH)}
-
-    def put_health(self, row, now):
-        state = json.dumps(dict(row.state))
-        try:
-            with self._database.write() as connection:
-                if row.version == 1:
-                    connection.execute(sql.ADD_HEALTH, {
-                        'key': row.key, 'version': 1, 'state': state,
-                        'updated_at': now})
-                    return True
-                return bool(connection.execute(sql.SET_HEALTH, {
-                    'of': row.key, 'before': row.version - 1,
-                    'becomes': state, 'now': now}).rowcount)
-        except IntegrityError:      # somebody else wrote the first version
-            return False
-
-    def beat(self, owner, now):
-        with self._database.write() as connection:
-            if not connection.execute(
-                    sql.BEAT, {'of': owner, 'now': now}).rowcount:
-                connection.execute(sql.FORGET_WORKERS, {
-                    'silent_since': now - FORGET_AFTER})
-                connection.execute(
-                    sql.ADD_WORKER, {'owner': owner, 'beaten_at': now})
-
-    def last_beat(self):
-        with self._database.read() as connection:
-            return connection.execute(sql.LAST_BEAT).scalar()
-
 
 # -- parts of the transactions above -----------------------------------------
 
@@ -317,54 +341,31 @@ def _compared(connection) -> tuple[str, bool]:
     return '', False
 
 
-def _check_new(message, claim):
-    if (claim is not None) != (message.state is State.sending):
-        raise ValueError('a message is `sending` exactly if it is claimed')
-
-
-def _count(connection, pool, now, rate):
-    """Take one from the pool's bucket, which fills at `rate` a second."""
-    size = max(1.0, rate)
-    row = connection.execute(sql.RATE, {'in_pool': pool}).one_or_none()
-    free, counted_at = row or (size, now)
-    if counted_at > now + size / rate:      # the clock was set back
-        free, counted_at = size, now
-    free = min(size, free + max(0.0, now - counted_at) * rate)
-    if free < 1:
-        raise TooManyRequests(
-            f'{pool} may send {rate:g} messages a second',
-            retry_after=(1 - free) / rate)
-    left = {'free': free - 1, 'counted_at': max(now, counted_at)}
-    if row:
-        connection.execute(sql.SET_RATE, {'in_pool': pool, **left})
-    else:
-        connection.execute(sql.ADD_RATE, {'pool': pool, **left})
-
-
-def _due(connection, now, limit, waiting, run_out):
+def _due(connection, now, leases_now, limit, waiting, run_out):
     """Return the ids due the longest, and which of them are to be rescued."""
-    asked = {'now': now, 'most': limit}
-    rescued = connection.execute(run_out, asked).all()
-    both = sorted([*connection.execute(waiting, asked), *rescued],
-                  key=lambda row: row.due)
+    rescued = connection.execute(
+        run_out, {'now': leases_now, 'most': limit}).all()
+    both = sorted([*connection.execute(
+        waiting, {'now': now, 'most': limit}), *rescued],
+        key=lambda row: row.due)
     ids = [row.id for row in both[:limit]]
     return ids, [row.id for row in rescued if row.id in ids]
 
 
-def _claimed(connection, message_id, owner, lease_until):
+def _claimed(connection, claim, until):
+    message_id = claim.message_id
     connection.execute(sql.CLAIM, {
-        'of': message_id, 'owner': owner, 'until': lease_until})
+        'of': message_id, 'owner': claim.owner, 'until': until})
     row = connection.execute(
         sql.CLAIMED, {'of': message_id}).mappings().one()
     try:
         message = reading.whole(connection, row)
     except (ValueError, TypeError, KeyError) as error:
         raise _Unreadable(message_id) from error
-    return Claimed(
-        Claim(message_id, owner, row['fence'], lease_until), message)
+    return Claimed(claim._replace(fence=row['fence']), message)
 
 
-def _held(claim, result):
-    if not result.rowcount:
+def _held(claim, found):
+    if not found:
         raise LeaseLost(f'the claim {claim.fence} on {claim.message_id} does '
                         'not hold any more')

@@ -1,0 +1,65 @@
+"""The clock that leases are counted on: no jump of the wall clock moves it.
+
+The processes of one machine share its monotonic clock, which starts anew at
+each boot. A row holds by how much it must be set ahead to give about the
+wall's time. After another boot nobody holds a lease: all have run out.
+"""
+
+import math
+
+from sqlalchemy import Connection
+
+from stampman.helpers.delivery import Clock
+from stampman.store import _statements as sql
+
+_AHEAD = 'stampman_lease_clock'     # what a connection remembers
+
+
+class LeaseClock:
+    """Tells the store's time, in seconds.
+
+    Without a `clock`, or with one that cannot name its boot, it is the time
+    that callers bring.
+    """
+
+    def __init__(self, clock: Clock | None):
+        self._clock = clock if clock and clock.boot else None
+
+    def time(self, connection: Connection, now: float) -> float:
+        """Return the time, in a transaction that may write."""
+        if self._clock is None:
+            return now
+        ahead = self._ahead(connection)
+        return self._clock.monotonic() + (
+            self._start(connection, now) if ahead is None else ahead)
+
+    def seen(self, connection: Connection, now: float) -> float:
+        """Return the time, in one that only reads; it is infinite where the
+        leases are those of another boot."""
+        if self._clock is None:
+            return now
+        ahead = self._ahead(connection)
+        return math.inf if ahead is None else self._clock.monotonic() + ahead
+
+    def surely(self, connection: Connection, now: float) -> float:
+        """Return the earlier of this time and the wall's: what is old by
+        both clocks is old, whatever was done to one."""
+        return min(now, self.seen(connection, now))
+
+    def _ahead(self, connection):
+        known = connection.info.get(_AHEAD)
+        if known is None:
+            row = connection.execute(sql.LEASE_CLOCK).one_or_none()
+            if row is None or row.boot != self._clock.boot:
+                return None
+            known = connection.info[_AHEAD] = row.ahead
+        return known
+
+    def _start(self, connection, now):
+        """Not remembered here: this transaction may yet be undone."""
+        ahead = now - self._clock.monotonic()
+        connection.execute(sql.FORGET_LEASE_CLOCK)
+        connection.execute(sql.SET_LEASE_CLOCK, {
+            'boot': self._clock.boot, 'ahead': ahead})
+        connection.execute(sql.END_ALL_LEASES)
+        return ahead

@@ -1,0 +1,54 @@
+"""What processes share beside messages: health, signs of life, one check."""
+
+import json
+
+from sqlalchemy.exc import IntegrityError
+
+from stampman.store import _statements as sql
+from stampman.store.base import AbstractStore, HealthRow
+
+FORGET_AFTER = 86400.0      # seconds without a beat: the worker is no more
+
+
+class SharedTables(AbstractStore):
+    """The half of an SQL store that is about no message."""
+
+    def check_writable(self, now):
+        with self._database.write() as connection:
+            if not connection.execute(
+                    sql.CHECK, {'of': 'writable', 'now': now}).rowcount:
+                connection.execute(
+                    sql.ADD_CHECK, {'name': 'writable', 'checked_at': now})
+
+    def health(self):
+        with self._database.read() as connection:
+            return {key: HealthRow(key, version, json.loads(state))
+                    for key, version, state in connection.execute(sql.HEALTH)}
+
+    def put_health(self, row, now):
+        state = json.dumps(dict(row.state))
+        try:
+            with self._database.write() as connection:
+                if row.version == 1:
+                    connection.execute(sql.ADD_HEALTH, {
+                        'key': row.key, 'version': 1, 'state': state,
+                        'updated_at': now})
+                    return True
+                return bool(connection.execute(sql.SET_HEALTH, {
+                    'of': row.key, 'before': row.version - 1,
+                    'becomes': state, 'now': now}).rowcount)
+        except IntegrityError:      # somebody else wrote the first version
+            return False
+
+    def beat(self, owner, now):
+        with self._database.write() as connection:
+            if not connection.execute(
+                    sql.BEAT, {'of': owner, 'now': now}).rowcount:
+                connection.execute(sql.FORGET_WORKERS, {
+                    'silent_since': now - FORGET_AFTER})
+                connection.execute(
+                    sql.ADD_WORKER, {'owner': owner, 'beaten_at': now})
+
+    def last_beat(self):
+        with self._database.read() as connection:
+            return connection.execute(sql.LAST_BEAT).scalar()
