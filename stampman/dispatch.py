@@ -17,8 +17,9 @@ from stampman.helpers.delivery import (
 from stampman.helpers.exceptions import LeaseLost, StoreUnavailable
 from stampman.helpers.mail import Email
 from stampman.services.base import SendContext
+from stampman.services._evidence import next_look, waited_for
 from stampman.services.pool import (
-    UNFINISHED, PooledEmailService, can_go_by, is_unable)
+    UNFINISHED, WAITS, PooledEmailService, can_go_by, is_unable)
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class StoreJournal:
         self.claim = claim
         self.message = message
 
-    def begin(self, service, seconds):
+    def begin(self, service, seconds, replays=None):
         """Commit that an attempt begins.
 
         The lease outlasts the call: nobody may rescue a message whose
@@ -50,8 +51,12 @@ class StoreJournal:
         attempt = Attempt(
             id=self._new_id(now), service=service.name,
             provider=service.provider, round=self.message.round,
-            started_at=now, envelope=recipients.envelope(self.message))
-        again = self.message.is_uncertain
+            started_at=now, replays=replays and replays.id,
+            envelope=replays.envelope if replays
+            else recipients.envelope(self.message))
+        again = any(
+            one.is_uncertain for one in self.message.attempts
+            if not replays or replays.id not in (one.id, one.replays))
         if again:
             log.warning('it may be sent twice: an attempt is uncertain')
         self.claim = self._store.begin(
@@ -77,7 +82,7 @@ class StoreJournal:
                 if self._clock.monotonic() >= give_up_at:
                     raise
                 self._pause(self._timing.between_tries)
-        self._update(attempts=(*earlier, ended))
+        self._update(attempts=(*_answered(earlier, ended), ended))
         log.info('%s: %s', attempt.service, outcome.kind, extra={
             'attempt_id': attempt.id, 'service': attempt.service,
             'kind': outcome.kind, 'status': outcome.http_status,
@@ -87,6 +92,18 @@ class StoreJournal:
         elif outcome.kind is Kind.accepted:
             self._follow(State.accepted, '', provider_message_id=(
                 outcome.provider_message_id))
+
+    def prove(self, attempt: Attempt, outcome: Outcome):
+        """Commit what a provider says of an attempt that was uncertain."""
+        log.info('%s told what became of it: %s', attempt.service,
+                 outcome.kind, extra={
+                     'attempt_id': attempt.id, 'service': attempt.service,
+                     'kind': outcome.kind})
+        self._store.end(attempt.model_copy(update={
+            'ended_at': self._clock.now(), 'outcome': outcome}),
+            self.message.id, self.claim)
+        self.message = self._store.message(
+            self.message.pool, self.message.id)
 
     def look_again(self):
         """See what an earlier holder of the lease may have recorded."""
@@ -125,6 +142,15 @@ class StoreJournal:
         self.message = self.message.model_copy(update=changes)
 
 
+def _answered(earlier, ended):
+    """What a replay is answered holds for those that it asked about."""
+    if not ended.replays or ended.outcome.kind is Kind.uncertain:
+        return earlier
+    return [one.model_copy(update={'resolved': 'replayed'})
+            if one.is_uncertain and ended.replays in (one.id, one.replays)
+            else one for one in earlier]
+
+
 class Dispatch(NamedTuple):
     """Delivers claimed messages.
 
@@ -144,20 +170,24 @@ class Dispatch(NamedTuple):
 
     def deliver(self, claim: Claim, message: Message,
                 email: Callable[[], Email], services: Sequence,
-                until: float = math.inf) -> Message:
+                until: float = math.inf,
+                uncertain_wait: float = 0.0) -> Message:
         """Walk the pool once for a claimed message; return it as it is then.
 
         `email` is asked for the content only if there is something to try.
         The walk begins nothing that would last beyond `until` (monotonic
-        seconds). A store that fails, or a lease that is lost, ends it; the
-        message is then another's, or is rescued when the lease runs out.
+        seconds). For `uncertain_wait` seconds evidence is waited for, where
+        a service can give it. A store that fails, or a lease that is lost,
+        ends it; the message is then another's, or is rescued when the lease
+        runs out.
         """
         journal = StoreJournal(self, claim, message)
         with logs.bind(message_id=message.id, pool=message.pool):
             try:
-                outcome = self._walk(journal, email, services, until)
+                outcome = self._walk(journal, email, services, until,
+                                     uncertain_wait)
                 if journal.message.state is not State.accepted:
-                    self._finish(journal, outcome, services)
+                    self._finish(journal, outcome, services, uncertain_wait)
             except LeaseLost:
                 log.warning('the lease is lost: somebody else goes on')
             except StoreUnavailable as error:
@@ -167,38 +197,42 @@ class Dispatch(NamedTuple):
                     state)
         return journal.message
 
-    def _walk(self, journal, email, services, until):
+    def _walk(self, journal, email, services, until, wait):
+        pool = PooledEmailService(
+            services, journal, self.health, self.clock, self.stops_at, wait)
+        context = SendContext(journal.message.id, '', until)
+        if journal.message.is_uncertain:
+            pool.ask(email, context)
         message = journal.message
         if self.clock.now() >= message.expires_at or must_hold(message) \
                 or not recipients.left(message):
             return Outcome(kind=Kind.deferred)      # there is but to conclude
-        pool = PooledEmailService(
-            services, journal, self.health, self.clock, self.stops_at)
-        return pool.send_email(
-            email(), SendContext(message.id, '', until))
+        return pool.send_email(email(), context)
 
-    def _finish(self, journal, outcome, services):
+    def _finish(self, journal, outcome, services, wait):
         if journal.message.is_uncertain:
             journal.look_again()
-        while not self._conclude(journal, outcome, services):
+        while not self._conclude(journal, outcome, services, wait):
             journal.look_again()
 
-    def _conclude(self, journal, outcome, services):
+    def _conclude(self, journal, outcome, services, wait):
         message, now = journal.message, self.clock.now()
         end = next_state(message, outcome, services, now)
         tried = any(attempt.round == message.round
                     for attempt in message.recent)
-        finished = outcome.code != UNFINISHED
+        finished = outcome.code not in (UNFINISHED, WAITS)
         return journal.finish(
             end, round=message.round + (tried and finished),
             next_attempt_at=self._next_attempt_at(
-                message, end.state, outcome, services, now))
+                message, end.state, outcome, services, now, wait))
 
-    def _next_attempt_at(self, message, state, outcome, services, now):
-        if state not in (State.deferred, State.uncertain) \
-                or is_held(message, now) \
-                or _nobody_can_go_on(message, services):
+    def _next_attempt_at(self, message, state, outcome, services, now, wait):
+        if state not in (State.deferred, State.uncertain):
             return None
+        if is_held(message, now) or _nobody_can_go_on(message, services):
+            return next_look(message, services, now, wait)
+        if outcome.code == WAITS:
+            return waited_for(message, services, now, wait) or now
         if outcome.code == UNFINISHED:
             return now
         wait = backoff.delay(message.round + 1, self.chance())

@@ -15,7 +15,7 @@ from stampman.dispatch import Dispatch
 from stampman.health import Health, Standing, keys_of
 from stampman.helpers import config as configuration
 from stampman.helpers.config import DAY, Config, PoolConfig
-from stampman.helpers.delivery import Clock, Message, State, Timing
+from stampman.helpers.delivery import Clock, Message, Outcome, State, Timing
 from stampman.helpers.environment import Environment
 from stampman.helpers.exceptions import (
     ConfigError, InvalidFields, NotFound, RequestError, StoreUnavailable)
@@ -214,11 +214,27 @@ class Gateway:
         """Deliver, whatever breaks: the message is stored and stays so."""
         try:
             return self._dispatch.deliver(
-                claim, message, email, pool.services, until)
+                claim, message, email, pool.services, until,
+                pool.config.uncertain_wait if pool.config else 0.0)
         except Exception:       # a bug of ours; the lease runs out
             log.exception('the delivery broke: left to a rescue',
                           extra={'message_id': message.id})
             return message
+
+    def prove(self, message: Message, attempt_id: str,
+              outcome: Outcome) -> None:
+        """Take evidence of what became of an attempt, whoever brings it.
+
+        A proof that it was accepted moves the message from any state.
+        Raises NotFound where the message has no such attempt.
+        """
+        for attempt in message.attempts:
+            if attempt.id == attempt_id:
+                self.store.end(attempt.model_copy(update={
+                    'ended_at': self.clock.now(), 'outcome': outcome}),
+                    message.id)
+                return
+        raise NotFound(f'{message.id} has no attempt "{attempt_id}"')
 
     def message(self, domain: str, message_id: str) -> Message:
         """Return a message of a pool; raises NotFound."""
@@ -372,52 +388,3 @@ def require_pool(gateway: Gateway, domain: str) -> Pool:
     if domain not in gateway.pools:
         raise NotFound(f'there is no pool for "{domain}"')
     return gateway.pools[domain]
-
-
-def config_schema() -> dict:
-    """Return the JSON Schema of the config file, of every provider's
-    settings too. Any scalar may also be a `${NAME}`."""
-    frame = Config.model_json_schema()
-    definitions = frame['$defs']
-    for provider in services.providers():
-        model = services.service_class(provider).Settings
-        schema = model.model_json_schema(ref_template='#/$defs/{model}')
-        definitions.update(schema.pop('$defs', {}))
-        schema['title'] = provider
-        definitions[f'service_{provider}'] = schema
-    definitions['PoolConfig']['properties']['services'][
-        'additionalProperties'] = {'anyOf': [
-            {'$ref': f'#/$defs/service_{provider}'}
-            for provider in services.providers()]}
-    return {'$schema': 'https://json-schema.org/draft/2020-12/schema',
-            **_with_variables(_with_comments(frame))}
-
-
-def _with_comments(schema):
-    """Objects may hold `_comments`, and the file its `$schema`."""
-    for model in (schema, *schema['$defs'].values()):
-        if model.get('type') == 'object':
-            model['patternProperties'] = {'^_': {}}
-    schema['properties']['$schema'] = {'type': 'string'}
-    return schema
-
-
-_VARIABLE = {'type': 'string', 'pattern': r'\$\{[A-Za-z_][A-Za-z0-9_]*\}'}
-
-
-def _with_variables(schema):
-    """Let a variable stand wherever a scalar does."""
-    if isinstance(schema, list):
-        return [_with_variables(part) for part in schema]
-    if not isinstance(schema, dict):
-        return schema
-    walked = {key: value if key in ('default', 'enum', 'const', 'required')
-              else _with_variables(value) for key, value in schema.items()}
-    scalar = walked.get('type') in ('integer', 'number', 'boolean') or (
-        walked.get('type') == 'string' and ('enum' in walked
-                                            or 'const' in walked))
-    if not scalar:
-        return walked
-    about = {key: walked.pop(key) for key in ('title', 'description',
-                                              'default') if key in walked}
-    return {**about, 'anyOf': [walked, _VARIABLE]}

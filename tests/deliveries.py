@@ -40,14 +40,14 @@ class World:
         self.store.add(stored, email(), claim)
         return claim, stored
 
-    def deliver(self, *services, until=float('inf')):
+    def deliver(self, *services, until=float('inf'), wait=0.0):
         """Deliver what is due, as a worker does."""
         due = self.store.claim_due('worker', self.time.at,
                                    self.time.at + 30)
         for claim, claimed in due:
             self.dispatch.deliver(claim, claimed,
                                   lambda: self.store.email(ID), services,
-                                  until)
+                                  until, wait)
         return len(due)
 
     @property
@@ -55,9 +55,10 @@ class World:
         return self.store.message('example.com', ID)
 
 
-def send(world, *services, until=float('inf'), **fields):
+def send(world, *services, until=float('inf'), wait=0.0, **fields):
     claim, stored = world.submit(**fields)
-    returned = world.dispatch.deliver(claim, stored, email, services, until)
+    returned = world.dispatch.deliver(claim, stored, email, services, until,
+                                      wait)
     assert returned == world.message    # memory and store tell one story
     return returned
 

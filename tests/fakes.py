@@ -8,7 +8,7 @@ from stampman.helpers.delivery import (
     Attempt, Clock, Kind, Message, Outcome, Recipient, State)
 from stampman.helpers.mail import submission
 from stampman.services.base import (
-    AbstractEmailService, ProbeResult, SendContext)
+    AbstractEmailService, Evidence, ProbeResult, SendContext)
 
 NOW = 1_800_000_000.0       # seconds since the epoch
 
@@ -31,8 +31,12 @@ class ScriptedService(AbstractEmailService):
     provider = 'scripted'
 
     def __init__(self, name, *outcomes, domain='example.com', probes=(),
-                 during=None, **settings):
+                 during=None, evidence=Evidence(), known=None,
+                 **settings):
         super().__init__(name, ServiceSettings(**settings), domain, None)
+        self.evidence = evidence
+        self.known = known      # what a look-up finds
+        self.looked_up = []
         self.outcomes = list(outcomes)
         self.probes = list(probes)
         self.during = during
@@ -52,6 +56,12 @@ class ScriptedService(AbstractEmailService):
             raise outcome
         return outcome
 
+    def look_up(self, context):
+        self.looked_up.append(context)
+        if isinstance(self.known, Exception):
+            raise self.known
+        return self.known
+
     def probe(self):
         return ProbeResult(self.probes.pop(0), 'as scripted')
 
@@ -65,11 +75,11 @@ class MemoryJournal:
         self.entries = []
         self._ids = itertools.count(1)
 
-    def begin(self, service, seconds):
+    def begin(self, service, seconds, replays=None):
         attempt = Attempt(
             id=f'attempt-{next(self._ids)}', service=service.name,
             provider=service.provider, round=self.message.round,
-            started_at=self.time.at,
+            started_at=self.time.at, replays=replays and replays.id,
             envelope=recipients.envelope(self.message))
         self.entries.append(('begin', service.name))
         self._set((*self.message.attempts, attempt))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings, strategies as st, HealthCheck
 
 from stampman import services
-from stampman.gateway import config_schema
+from stampman.services._config_schema import config_schema
 from stampman.helpers.config import key_digest, load
 from stampman.helpers.exceptions import ConfigError
 

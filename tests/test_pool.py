@@ -60,7 +60,7 @@ def test_every_attempt_is_written_before_and_after_the_call():
 
 def test_nothing_is_called_when_the_journal_cannot_be_written():
     class Lost(MemoryJournal):
-        def begin(self, service, seconds):
+        def begin(self, service, seconds, replays=None):
             raise LeaseLost()
 
     service = ScriptedService('only', outcome('accepted'))

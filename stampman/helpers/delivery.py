@@ -270,7 +270,8 @@ def by_word(kind: Kind, word: str | None) -> Kind:
 
 def must_hold(message: Message) -> str:
     """Return why nothing more may be tried without a person, or ''."""
-    uncertain = sum(attempt.is_uncertain for attempt in message.recent)
+    uncertain = sum(attempt.is_uncertain and not attempt.replays
+                    for attempt in message.recent)
     if message.crashes >= MAX_CRASHES:
         return f'poison: it crashed the process {message.crashes} times'
     if uncertain and message.on_uncertain == 'hold':

@@ -1,5 +1,6 @@
 """What one delivery is about, and why it may end before it begins."""
 
+import hashlib
 from typing import NamedTuple
 
 from stampman.helpers.delivery import Kind
@@ -38,6 +39,15 @@ class SendContext(NamedTuple):
     attempt_id: str
     deadline: float
     envelope: tuple[str, ...] | None = None
+
+    @property
+    def idempotency_key(self) -> str:
+        """What a provider may know this delivery by when it comes again: it
+        is the same for the same recipients of a message."""
+        if self.envelope is None:
+            return self.message_id
+        whom = hashlib.sha256('\n'.join(self.envelope).encode())
+        return f'{self.message_id}/{whom.hexdigest()[:16]}'
 
     @property
     def metadata(self) -> dict[str, str]:

@@ -23,6 +23,7 @@ from stampman.helpers.mail import Email
 from stampman.services._capabilities import Capabilities, over, to_json
 from stampman.services._context import (
     CannotCarry, NoCredentials, SendContext)
+from stampman.services._evidence import Evidence
 from stampman.services._rules import (
     ALERT, DOMAIN_ONLY, FALLBACK, THROTTLED, Rule, rule_for)
 from stampman.services.transport import (
@@ -30,9 +31,9 @@ from stampman.services.transport import (
 
 __all__ = [
     'ALERT', 'DOMAIN_ONLY', 'FALLBACK', 'THROTTLED', 'AbstractEmailService',
-    'CannotCarry', 'Capabilities', 'HttpEmailService', 'NoCredentials',
-    'ProbeResult', 'Rule', 'SendContext', 'all_of', 'over', 'rule_for',
-    'to_json']
+    'CannotCarry', 'Capabilities', 'Evidence', 'HttpEmailService',
+    'NoCredentials', 'ProbeResult', 'Rule', 'SendContext', 'all_of', 'over',
+    'rule_for', 'to_json']
 
 # A large email takes longer: seconds a call gets for each byte above 256 KiB.
 SECONDS_PER_BYTE = 1 / 250_000
@@ -75,6 +76,7 @@ class AbstractEmailService(ABC):
     provider: ClassVar[str] = ''
     Settings: ClassVar[type[ServiceSettings]] = ServiceSettings
     capabilities: ClassVar[Capabilities] = Capabilities()
+    evidence: ClassVar[Evidence] = Evidence()
     # Seconds for which an answer is waited for beyond `seconds_for`, where
     # there is time.
     patience: ClassVar[float] = 0.0
@@ -97,6 +99,15 @@ class AbstractEmailService(ABC):
     @abstractmethod
     def probe(self) -> ProbeResult:
         """Ask, without sending, whether the provider would serve us."""
+
+    def look_up(self, context: SendContext) -> Outcome | None:
+        """Return what the provider knows of an earlier attempt, by
+        `context.deadline`; None where it proves nothing.
+
+        Asked only of services whose `evidence` says so. What is merely not
+        found is no proof: an index may lag behind.
+        """
+        return None
 
     def credential(self) -> str:
         """Return what tells this account from another of the provider."""

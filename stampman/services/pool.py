@@ -10,13 +10,18 @@ from typing import Any, Protocol
 
 from stampman.helpers import recipients
 from stampman.helpers.delivery import (
-    HOPE, Clock, Kind, Message, Outcome, must_hold)
+    HOPE, Attempt, Clock, Kind, Message, Outcome, must_hold)
+from stampman.helpers.mail import Email
+from stampman.services._evidence import to_ask, waited_for
 from stampman.services.base import (
     AbstractEmailService, ProbeResult, SendContext)
 
 log = logging.getLogger(__name__)
 
-UNFINISHED = 'round_unfinished'     # the code of a walk that ran out of time
+# The codes of walks that stop before their end: out of time, and for
+# evidence to come.
+UNFINISHED = 'round_unfinished'
+WAITS = 'waits_for_evidence'
 
 
 class Journal(Protocol):
@@ -26,8 +31,8 @@ class Journal(Protocol):
     def message(self) -> Message:
         """The message with all its attempts, those of this walk too."""
 
-    def begin(self, service: AbstractEmailService,
-              seconds: float) -> SendContext:
+    def begin(self, service: AbstractEmailService, seconds: float,
+              replays: Attempt | None = None) -> SendContext:
         """Commit that an attempt of at most so many seconds begins.
 
         Raises LeaseLost, or StoreUnavailable: then nothing is called.
@@ -35,6 +40,9 @@ class Journal(Protocol):
 
     def end(self, outcome: Outcome) -> None:
         """Commit how the attempt ended that has begun."""
+
+    def prove(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Commit what became of an attempt that was uncertain."""
 
 
 class Health(Protocol):
@@ -55,14 +63,17 @@ class PooledEmailService(AbstractEmailService):
 
     def __init__(self, services: Sequence[AbstractEmailService],
                  journal: Journal, health: Health, clock: Clock,
-                 stops_at: Callable[[], float] = lambda: math.inf):
+                 stops_at: Callable[[], float] = lambda: math.inf,
+                 uncertain_wait: float = 0.0):
         """`stops_at` tells when this process must be done, in monotonic
-        seconds: nothing is begun that might not be."""
+        seconds: nothing is begun that might not be. `uncertain_wait`:
+        seconds for which evidence is waited for."""
         self.services = services
         self.journal = journal
         self.health = health
         self.clock = clock
         self.stops_at = stops_at
+        self.uncertain_wait = uncertain_wait
 
     def send_email(self, email, context):
         """Walk the services until nobody is left to send to; return the best
@@ -71,7 +82,8 @@ class PooledEmailService(AbstractEmailService):
         Who is left after others are settled goes alone, by services that can
         do that. `context.deadline` ends the walk: behind the first no
         service is begun that might not be done by then, and the outcome has
-        the code UNFINISHED. Raises what the journal raises.
+        the code UNFINISHED; while evidence of an attempt may come nobody
+        else is asked, and it is WAITS. Raises what the journal raises.
         """
         outcomes, resting = [], []
         for service in self.services:
@@ -82,6 +94,10 @@ class PooledEmailService(AbstractEmailService):
                     or is_unable(service, message) \
                     or _was_asked(service, message):
                 continue
+            if waited_for(message, self.services, self.clock.now(),
+                          self.uncertain_wait):
+                return Outcome(kind=Kind.uncertain, code=WAITS,
+                               reason='a provider may have taken it')
             now = self.clock.monotonic()
             left = context.deadline - now
             usual = service.seconds_for(email)
@@ -98,15 +114,42 @@ class PooledEmailService(AbstractEmailService):
                 service, permit, seconds, email, tuple(resting)))
         return _best(outcomes, resting)
 
+    def ask(self, email: Callable[[], Email], context: SendContext) -> None:
+        """Ask the providers of uncertain attempts what became of them, by a
+        look-up, or by sending the same again where it is taken once."""
+        message = self.journal.message
+        for attempt, service in to_ask(
+                message, self.services, self.clock.now(),
+                self.uncertain_wait):
+            until = min(context.deadline, self.clock.monotonic()
+                        + service.settings.timeout)
+            found = service.evidence.look_up and _looked_up(
+                service, context._replace(
+                    attempt_id=attempt.id, deadline=until,
+                    envelope=attempt.envelope))
+            if found:
+                self.journal.prove(attempt, found)
+            elif service.evidence.can_replay(
+                    attempt, message, self.clock.now()):
+                self._replay(service, attempt, email(), context)
+
+    def _replay(self, service, attempt, email, context):
+        now, seconds = self.clock.monotonic(), service.seconds_for(email)
+        if now + seconds > min(context.deadline, self.stops_at()):
+            return
+        if permit := self.health.permit(service):
+            self._attempt(service, permit, seconds, email, (), attempt)
+
     def probe(self):
         results = [service.probe() for service in self.services]
         return ProbeResult(
             any(result.ok for result in results),
             '; '.join(result.detail for result in results))
 
-    def _attempt(self, service, permit, seconds, email, resting):
+    def _attempt(self, service, permit, seconds, email, resting,
+                 replays=None):
         try:
-            context = self.journal.begin(service, seconds)
+            context = self.journal.begin(service, seconds, replays)
         except Exception:
             self.health.release(permit)
             raise
@@ -128,6 +171,14 @@ class PooledEmailService(AbstractEmailService):
                 'service': service.name, 'kind': outcome.kind,
                 'status': outcome.http_status})
         return outcome
+
+
+def _looked_up(service, context):
+    try:
+        return service.look_up(context)
+    except Exception:       # a bug of ours; the attempt stays uncertain
+        log.exception('the service %s broke at a look-up', service.name)
+        return None
 
 
 def can_go_by(service: AbstractEmailService, message: Message) -> bool:

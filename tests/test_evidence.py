@@ -1,0 +1,252 @@
+"""Evidence: what a provider tells of an attempt that it did not answer."""
+
+import pytest
+
+from stampman.helpers.delivery import Kind, State
+from stampman.services.base import Evidence
+
+from deliveries import World, send, services
+from fakes import NOW, ScriptedService, email, outcome
+
+WAIT = 30.0
+REPLAY = Evidence(replay=3600.0)
+LOOK_UP = Evidence(look_up=True)
+EVENTS = Evidence(events=True)
+
+
+@pytest.fixture
+def world(tmp_path):
+    there = World(tmp_path)
+    yield there
+    there.store.close()
+
+
+def silent_then(*kinds, **more):
+    """A service that does not answer, and later does like this."""
+    return ScriptedService('s1', *map(outcome, ('uncertain', *kinds)), **more)
+
+
+def backup():
+    return ScriptedService('s2', outcome('accepted'))
+
+
+def due_again(world, *pool):
+    """Let the time pass until the message is due; deliver it."""
+    world.time.at = world.message.next_attempt_at
+    assert world.deliver(*pool, wait=WAIT) == 1
+    return world.message
+
+
+@pytest.mark.parametrize('evidence', [REPLAY, LOOK_UP, EVENTS])
+def test_evidence_is_waited_for_before_anybody_else_is_asked(
+        world, evidence):
+    pool = silent_then(evidence=evidence), backup()
+    message = send(world, *pool, wait=WAIT)
+    assert message.state is State.uncertain
+    assert message.next_attempt_at == NOW + WAIT
+    assert message.round == 0
+    assert not pool[1].calls
+
+
+def test_without_evidence_nobody_waits(world):
+    pool = silent_then(), backup()
+    message = send(world, *pool, wait=WAIT)
+    assert message.state is State.accepted
+    assert message.possible_duplicate
+
+
+def test_a_message_that_is_hastened_still_waits_for_evidence(world):
+    pool = silent_then(evidence=EVENTS), backup()
+    send(world, *pool, wait=WAIT)
+    world.time.pass_by(10)
+    world.store.hasten(['example.com'], world.time.at)
+    world.deliver(*pool, wait=WAIT)
+    assert not pool[1].calls
+    assert world.message.next_attempt_at == NOW + WAIT
+
+
+def test_where_no_evidence_came_the_services_behind_are_asked(world):
+    pool = silent_then(evidence=EVENTS), backup()
+    send(world, *pool, wait=WAIT)
+    message = due_again(world, *pool)
+    assert message.state is State.accepted
+    assert message.possible_duplicate
+    assert [len(one.calls) for one in pool] == [1, 1]
+
+
+# -- a replay -----------------------------------------------------------------
+
+@pytest.mark.parametrize('policy', ['hold', 'failover'])
+def test_a_replay_that_is_accepted_settles_the_message(world, policy):
+    pool = silent_then('accepted', evidence=REPLAY), backup()
+    send(world, *pool, wait=WAIT, on_uncertain=policy)
+    message = due_again(world, *pool)
+    assert message.state is State.accepted
+    assert not message.possible_duplicate
+    first, again = message.attempts
+    assert first.resolved == 'replayed'
+    assert again.replays == first.id
+    assert not pool[1].calls
+
+
+def test_a_replay_goes_under_the_same_key(world):
+    pool = silent_then('accepted', evidence=REPLAY),
+    send(world, *pool, wait=WAIT)
+    due_again(world, *pool)
+    first, again = pool[0].calls
+    assert first.idempotency_key == again.idempotency_key
+    assert first.attempt_id != again.attempt_id
+
+
+def test_each_set_of_recipients_has_a_key_of_its_own(world):
+    pool = silent_then(evidence=REPLAY),
+    send(world, *pool, wait=WAIT)
+    [context] = pool[0].calls
+    some = context._replace(envelope=('a@example.org',))
+    others = context._replace(envelope=('b@example.org',))
+    assert len({context.idempotency_key, some.idempotency_key,
+                others.idempotency_key}) == 3
+
+
+@pytest.mark.parametrize('policy', ['hold', 'failover'])
+def test_a_replay_that_is_put_off_proves_that_nothing_was_taken(
+        world, policy):
+    pool = silent_then('deferred', evidence=REPLAY), backup()
+    send(world, *pool, wait=WAIT, on_uncertain=policy)
+    message = due_again(world, *pool)
+    assert message.state is State.accepted
+    assert not message.possible_duplicate
+    assert [one.outcome.kind for one in message.attempts] == [
+        Kind.uncertain, Kind.deferred, Kind.accepted]
+
+
+def test_a_replay_that_is_rejected_settles_the_message_too(world):
+    pool = silent_then('rejected', evidence=REPLAY), backup()
+    send(world, *pool, wait=WAIT, on_uncertain='hold')
+    assert due_again(world, *pool).state is State.rejected
+    assert not pool[1].calls
+
+
+def test_a_held_message_is_replayed_until_the_window_closes(world):
+    pool = ScriptedService('s1', outcome('uncertain'), evidence=REPLAY),
+    send(world, *pool, wait=WAIT, on_uncertain='hold')
+    times = []
+    while (at := world.message.next_attempt_at) is not None:
+        times.append(at - NOW)
+        due_again(world, *pool)
+    assert 3 < len(times) < 20
+    assert max(times) < REPLAY.replay
+    assert len(pool[0].calls) == len(times) + 1
+    assert world.message.state is State.uncertain
+    assert sum(one.is_uncertain for one in world.message.attempts
+               if not one.replays) == 1
+
+
+def test_replays_do_not_count_as_further_uncertain_attempts(world):
+    pool = silent_then('uncertain', 'uncertain', evidence=REPLAY), backup()
+    send(world, *pool, wait=WAIT)
+    message = due_again(world, *pool)
+    assert message.state is State.accepted
+    assert message.attempts[-1].service == 's2'
+    assert message.possible_duplicate
+
+
+def test_nothing_is_replayed_after_the_time_of_the_message(world):
+    pool = silent_then('accepted', evidence=REPLAY),
+    send(world, *pool, wait=WAIT, on_uncertain='hold', expires_at=NOW + 20)
+    while world.message.next_attempt_at is not None:
+        due_again(world, *pool)
+    assert len(pool[0].calls) == 1
+    assert world.message.state is State.uncertain
+
+
+def test_a_service_that_rests_is_not_replayed(world):
+    pool = silent_then('accepted', evidence=REPLAY),
+    send(world, *pool, wait=WAIT, on_uncertain='hold')
+    world.health.record(world.health.permit(pool[0]), outcome('refused'))
+    due_again(world, *pool)
+    assert len(pool[0].calls) == 1
+    assert world.message.next_attempt_at is not None
+
+
+# -- a look-up ----------------------------------------------------------------
+
+@pytest.mark.parametrize('policy', ['hold', 'failover'])
+def test_what_a_look_up_finds_accepted_is_accepted(world, policy):
+    pool = silent_then(evidence=LOOK_UP, known=outcome(
+        'accepted', provider_message_id='theirs')), backup()
+    send(world, *pool, wait=WAIT, on_uncertain=policy)
+    message = due_again(world, *pool)
+    assert message.state is State.accepted
+    assert not message.possible_duplicate
+    [attempt] = message.attempts
+    assert attempt.outcome.provider_message_id == 'theirs'
+    assert message.recipients[0].provider_message_id == 'theirs'
+    assert [one.attempt_id for one in pool[0].looked_up] == [attempt.id]
+    assert len(pool[0].calls) == 1 and not pool[1].calls
+
+
+def test_what_is_surely_not_taken_goes_on_its_way(world):
+    pool = silent_then('deferred', evidence=LOOK_UP,
+                       known=outcome('deferred')), backup()
+    send(world, *pool, wait=WAIT, on_uncertain='hold')
+    message = due_again(world, *pool)
+    assert message.state is State.accepted
+    assert message.attempts[-1].service == 's2'
+    assert not message.possible_duplicate
+
+
+@pytest.mark.parametrize('known', [None, RuntimeError('a bug')])
+def test_a_look_up_that_proves_nothing_is_repeated_ever_more_seldom(
+        world, known):
+    pool = ScriptedService('s1', outcome('uncertain'), evidence=LOOK_UP,
+                           known=known),
+    send(world, *pool, wait=WAIT, on_uncertain='hold')
+    times = []
+    while (at := world.message.next_attempt_at) is not None:
+        times.append(at)
+        due_again(world, *pool)
+    pauses = [later - sooner for sooner, later in zip(times, times[1:])]
+    assert pauses[:3] == [WAIT, 2 * WAIT, 4 * WAIT]
+    assert max(pauses) <= 900
+    assert times[-1] == world.message.expires_at
+    assert len(pool[0].calls) == 1
+    assert world.message.state is State.uncertain
+
+
+def test_a_look_up_after_a_crash_settles_the_orphan(world):
+    pool = silent_then(evidence=LOOK_UP, known=outcome('accepted')),
+    claim, stored = world.submit(on_uncertain='hold')
+
+    class Killed(BaseException):
+        pass
+
+    def die():
+        raise Killed
+
+    pool[0].during = die
+    with pytest.raises(Killed):
+        world.dispatch.deliver(claim, stored, email, pool)
+    pool[0].during = None
+    world.time.pass_by(60)
+    world.deliver(*pool, wait=WAIT)
+    assert not pool[0].looked_up        # it may still be on its way
+    assert due_again(world, *pool).state is State.accepted
+
+
+def test_a_clock_that_is_set_back_makes_nobody_wait_for_hours(world):
+    pool = silent_then(evidence=EVENTS), backup()
+    send(world, *pool, wait=WAIT)
+    world.time.pass_by(-7200)
+    world.store.hasten(['example.com'], world.time.at)
+    world.deliver(*pool, wait=WAIT)
+    assert world.message.state is State.accepted
+
+
+def test_a_service_that_is_gone_gives_no_evidence(world):
+    first, *others = silent_then(evidence=LOOK_UP), backup()
+    send(world, first, *others, wait=WAIT, on_uncertain='hold')
+    due_again(world, *others)
+    assert world.message.state is State.uncertain
+    assert world.message.next_attempt_at is None
+    assert services('accepted')[0].evidence == Evidence()
