@@ -12,7 +12,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from stampman.helpers.delivery import Kind
+from stampman.helpers.delivery import Clock, Kind
+from stampman.services.base import NoCredentials
 
 from servers import PATIENCE, Given, RawServer, Recorder
 from test_amazon_ses import TOKEN, signer_of
@@ -216,6 +217,28 @@ def test_a_process_that_sleeps_puts_an_email_off_and_is_asked_once(
     assert sends_at_last(ours, server)
     assert signer(server) == 'KEY7'
     assert (files / 'calls').read_text() == 'called\n' * 2    # two services
+
+
+def test_a_process_that_never_ends_is_given_up(files):
+    from stampman.services._aws import TOO_LONG, Chain
+    (files / 'keys.json').write_text(json.dumps({
+        'Version': 1, 'AccessKeyId': 'KEY8',
+        'SecretAccessKey': 'secret-number-8'}))
+    (files / 'process').write_text(
+        f'cd {files}\nmkdir first 2>/dev/null || exec cat keys.json\n'
+        'until [ -e awake ]; do sleep 0.05; done\nexit 1\n')
+    (files / 'config').write_text(
+        f'[default]\ncredential_process = sh {files}/process\n')
+    ahead = [0.0]
+    chain = Chain(Clock(time.time, lambda: time.monotonic() + ahead[0]))
+    try:
+        with pytest.raises(NoCredentials):
+            chain.keys(0.5)
+        assert (files / 'first').exists()
+        ahead[0] = TOO_LONG
+        assert chain.keys(PATIENCE).access_key == 'KEY8'
+    finally:
+        (files / 'awake').touch()
 
 
 def test_an_endpoint_that_hangs_puts_an_email_off(

@@ -38,6 +38,13 @@ def test_secrets_are_replaced_the_longest_first():
         'key-123456', 'key-123456-long']) == '[secret] and [secret]'
 
 
+@pytest.mark.parametrize('spelling', [
+    'p%C3%A4ss/w%22rd', 'p%c3%a4ss%2fw%22rd', 'p%C3%A4ss%2Fw%22rd',
+    'p\\u00e4ss/w\\"rd', 'päss/w\\"rd', 'päss\\/w"rd'])
+def test_a_secret_is_found_in_each_of_its_spellings(spelling):
+    assert redact(f'key {spelling}.', ['päss/w"rd']) == 'key [secret].'
+
+
 def test_what_is_too_short_for_a_secret_does_not_blot_out_words():
     assert redact('a word', ['a', '', 'word']) == 'a word'
 

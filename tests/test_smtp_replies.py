@@ -17,12 +17,12 @@ DATA = json.loads(
 FLAGS = ('alert', 'throttled', 'domain_only', 'recipient_only')
 
 
-def fate(email=None, envelope=None, login=LOGIN, **replies):
+def fate(email=None, envelope=None, login=LOGIN, seconds=5.0, **replies):
     """Return how one message ended, and what the server heard."""
     script = Script(**replies)
     with RawServer(script) as server:
         with closing(service(server.port, **login)) as smtp:
-            return send(smtp, email, envelope=envelope), script
+            return send(smtp, email, seconds, envelope), script
 
 
 @pytest.mark.parametrize('case', [
@@ -95,6 +95,15 @@ def test_who_is_too_many_at_once_gets_a_transaction_of_its_own():
     assert len(script.messages) == 3
     assert [line[:4] for line in script.heard].count('MAIL') == 3
     assert [line[:4] for line in script.heard].count('EHLO') == 1
+
+
+def test_no_further_transaction_begins_that_may_not_be_done_in_time():
+    outcome, script = fate(
+        an_email(recipients=FOUR[:2]), seconds=2.0,
+        RCPT=['250 Ok', TOO_MANY, '250 Ok'])
+    assert kinds(outcome) == dict(zip(FOUR, (
+        Kind.accepted, Kind.deferred)))
+    assert len(script.messages) == 1
 
 
 @pytest.mark.parametrize('second, kind, third', [

@@ -11,6 +11,7 @@ _ATOM = r'[^\s@<>"\'(),:;\\]'
 _ADDRESS = re.compile(
     rf'(?<!{_ATOM})({_ATOM}){_ATOM}*(@|%40)({_ATOM}+)', re.IGNORECASE)
 _CONTROL = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029]+')
+_ESCAPE = re.compile('%[0-9A-F]{2}')
 _SHORTEST_SECRET = 6    # a shorter one would blot out ordinary words
 
 
@@ -32,10 +33,13 @@ def redact(text: str, secrets: Iterable[str]) -> str:
 
 @functools.lru_cache(1024)
 def _spellings(secret):
+    quoted = (quote(secret), quote(secret, safe=''), quote_plus(secret))
     return frozenset((
-        secret, secret.rstrip('='), quote(secret), quote(secret, safe=''),
-        quote_plus(secret), secret.replace('/', '\\/'),
-        json.dumps(secret)[1:-1]))
+        secret, secret.rstrip('='), secret.replace('/', '\\/'), *quoted,
+        *(_ESCAPE.sub(lambda found: found[0].lower(), one)
+          for one in quoted),
+        *(json.dumps(secret, ensure_ascii=is_ascii)[1:-1]
+          for is_ascii in (True, False))))
 
 
 def one_line(text: str) -> str:

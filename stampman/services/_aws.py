@@ -14,13 +14,16 @@ from botocore.config import Config
 from botocore.credentials import Credentials, RefreshableCredentials
 from botocore.session import Session
 
-from stampman.helpers.delivery import Kind
+from stampman.helpers.delivery import Clock, Kind
 from stampman.services.base import NoCredentials
 from stampman.services.transport import Request
 
 # Seconds before keys run out: when new ones are looked for, and when these
 # are not used any more.
 RENEWED, SPENT = 300, 60
+# Seconds after which a look is given up, and how many that may still run
+# are: each is a thread.
+TOO_LONG, MOST_GIVEN_UP = 60.0, 3
 # For the chain's own calls.
 CALLS = Config(connect_timeout=3, read_timeout=5,       # seconds
                retries={'total_max_attempts': 1})
@@ -49,13 +52,17 @@ class Chain:
     """The credentials that botocore finds around this process.
 
     A source may answer late or never: it is asked in a thread of its own,
-    by one at a time, however many wait. Keys that run out are looked for
-    anew, at first while the old ones still serve.
+    by one at a time, however many wait. One that lasts too long is given
+    up, and another is asked. Keys that run out are looked for anew, at
+    first while the old ones still serve.
     """
 
-    def __init__(self):
+    def __init__(self, clock: Clock):
+        self._clock = clock
         self._found = None
         self._running = None
+        self._began = 0.0       # monotonic
+        self._given_up = 0      # that may still run
         self._lock = threading.Lock()
 
     def keys(self, seconds: float) -> Keys:
@@ -81,9 +88,14 @@ class Chain:
 
     def _future(self):
         with self._lock:
+            now = self._clock.monotonic()
             running = self._running
+            if running and now >= self._began + TOO_LONG \
+                    and self._given_up < MOST_GIVEN_UP:
+                self._given_up += 1
+                running = None
             if running is None:
-                running = Future()
+                running, self._began = Future(), now
                 threading.Thread(target=self._look_up, daemon=True,
                                  args=(running,)).start()
                 self._running = running
@@ -95,7 +107,11 @@ class Chain:
         except NoCredentials as error:
             found, failure = None, error
         with self._lock:
-            self._found, self._running = found or self._found, None
+            self._found = found or self._found
+            if self._running is running:
+                self._running = None
+            else:
+                self._given_up -= 1
         if failure:
             running.set_exception(failure)
         else:

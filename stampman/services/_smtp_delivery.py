@@ -18,6 +18,7 @@ from stampman.services.base import CannotCarry, Rule, SendContext, over
 if TYPE_CHECKING:
     from stampman.services.smtp import SmtpEmailService
 
+RESERVE = 3.0           # seconds without which no further one is begun
 RESET_LIMIT = 1.0       # seconds a refused transaction may take to be undone
 # Where a server tells its own id of the message that it took.
 _QUEUE_IDS = re.compile(
@@ -129,6 +130,9 @@ class Delivery:
             if self._now_for:
                 self._is_taken_by_any = True
                 conversation.begin(self._until())
+            if self._deadline < self._service.clock.monotonic() + RESERVE:
+                self._fates.update(dict.fromkeys(waiting, NOT_NAMED))
+                break       # they are put off, rather than left uncertain
         return bool(self._now_for) or self._resets(conversation)
 
     def _mail(self, conversation):

@@ -314,7 +314,8 @@ class AmazonSesEmailService(HttpEmailService):
         from stampman.services._aws import Chain
         pid = os.getpid()
         if pid not in self._chains:
-            self._chains = {pid: self._chains.setdefault(pid, Chain())}
+            self._chains = {pid: self._chains.setdefault(
+                pid, Chain(self.clock))}
         return self._chains[pid]
 
     def _distrust_keys(self, answer):
