@@ -8,7 +8,8 @@ from stampman.helpers.config import DAY, PoolConfig
 from stampman.helpers.delivery import (
     Claim, IdempotencyKey, Message, Recipient, State, Timing)
 from stampman.helpers.exceptions import (
-    Forbidden, InvalidFields, KeyTaken, RequestError)
+    Forbidden, InvalidFields, KeyTaken, NotFound, RequestError,
+    StoreUnavailable)
 from stampman.helpers.mail import Submission
 
 LONGEST_LIFE = 30 * DAY     # seconds that a message may ask to be tried
@@ -83,10 +84,24 @@ class Intake(NamedTuple):
             for position, one in found.items() if isinstance(one, Taken)]
         if entries:
             try:
-                self.store.add_all(entries, pool.rate, key)
+                self._add(pool, entries, key)
             except KeyTaken:
                 return _as_then(found, self._replayed(pool, key, now))
         return found
+
+    def _add(self, pool, entries, key):
+        """A commit that failed may have happened: then they are ours."""
+        try:
+            self.store.add_all(entries, pool.rate, key)
+        except StoreUnavailable:
+            if not self._is_there(pool.domain, entries[0].message.id):
+                raise
+
+    def _is_there(self, domain, message_id):
+        try:
+            return bool(self.store.message(domain, message_id))
+        except (NotFound, StoreUnavailable):
+            return False
 
     def _replayed(self, pool, key, now):
         if key is None:
