@@ -55,8 +55,8 @@ def main():
 
 
 def _open_gateway():
-    # These load the web half of the program: not for `--help` and `init`.
-    from stampman.main import open_gateway
+    # This loads most of the program: not for `--help` and `init`.
+    from stampman.opening import open_gateway
     return open_gateway(level='ERROR', format='text')
 
 
@@ -157,8 +157,10 @@ def run(host, port):
 
     The web server is gunicorn, with one process for each of
     $WEB_CONCURRENCY (default 1); each delivers messages that are due. With
-    STAMPMAN_WORKER "off" it does not: then another server on the same
-    database must.
+    STAMPMAN_WORKER "off" it does not: then "stampman worker" must.
+
+    SIGTERM or Ctrl-C: it takes nothing more, finishes what is in flight
+    within 20 seconds, and exits with 0.
     """
     gateway = _open_gateway()
     gateway.store.migrate()
@@ -174,6 +176,28 @@ def run(host, port):
         sys.executable, '-m', 'gunicorn', '--config',
         'python:stampman.serving', '--bind', f'{host}:{port}',
         'stampman.main:app'])
+
+
+@main.command()
+@click.option('--threads', type=click.IntRange(1, 64), default=4,
+              show_default=True, help='How many messages it delivers at a '
+              'time.')
+def worker(threads):
+    """Migrate the database, then deliver what is due until stopped.
+
+    Any number of workers may run beside any number of servers on the same
+    database. The servers may then be told not to deliver what waits, by
+    STAMPMAN_WORKER "off".
+
+    SIGTERM or Ctrl-C: it claims nothing more, finishes what is in flight
+    within 20 seconds, and exits with 0; a second Ctrl-C ends it at once.
+    What is not done by then another worker takes over, as uncertain.
+    """
+    from stampman.opening import open_gateway
+    from stampman.working import work
+    gateway = open_gateway()
+    gateway.store.migrate()
+    sys.exit(work(gateway, threads))
 
 
 def _tell_where(gateway, url):
@@ -229,16 +253,33 @@ def demo():
 
 @main.command()
 def reload():
-    """Check the config, and if it is valid make the server read it."""
-    found = _open_gateway().environment
-    from stampman.serving import pidfile_of, running
-    pid = running(found)
-    if pid is None:
+    """Check the config, and if it is valid make all who run by it read it:
+    the server and the workers on this machine."""
+    config = _open_gateway().environment.config_path
+    from stampman import running
+    path = running.of_server(config)
+    found = [('server', running.holder(path)),
+             *(('worker', pid) for pid in running.holders_of_workers(config))]
+    told = [f'{name} {pid}' for name, pid in found
+            if pid and _hang_up(name, pid)]
+    if not told:
         raise click.ClickException(
-            f'The config is valid, but no server is running by '
-            f'{pidfile_of(found)}. Start one with "stampman run".')
-    os.kill(pid, signal.SIGHUP)
-    click.echo(f'The config is valid; the server {pid} reads it.')
+            f'The config is valid, but no server is running by {path}, and '
+            'no worker. Start one with "stampman run".')
+    click.echo(f'The config is valid; it is read by: {", ".join(told)}.')
+
+
+def _hang_up(name, pid):
+    """Signal a process; say whether it is still there."""
+    try:
+        os.kill(pid, signal.SIGHUP)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        raise click.ClickException(
+            f'The config is valid, but the {name} {pid} is another '
+            "user's.") from None
+    return True
 
 
 @main.command()

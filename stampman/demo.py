@@ -27,7 +27,7 @@ from stampman.health import FAILURES_IN_ROW
 from stampman.helpers import environment as environments
 from stampman.helpers.delivery import Clock
 from stampman.helpers.exceptions import StampmanError
-from stampman.main import surroundings
+from stampman.opening import surroundings
 from stampman.simulator import Simulator
 
 POOL, CAREFUL_POOL = 'example.com', 'bank.example'

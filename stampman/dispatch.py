@@ -48,15 +48,17 @@ class StoreJournal:
         """
         deadline = self._clock.monotonic() + seconds
         now = self._clock.now()
+        if now >= self.message.expires_at:      # since the walk began
+            raise LeaseLost()
         attempt = Attempt(
             id=self._new_id(now), service=service.name,
             provider=service.provider, round=self.message.round,
-            started_at=now, replays=replays and replays.id,
+            started_at=now, replays=replays and replays.root,
             envelope=replays.envelope if replays
             else recipients.envelope(self.message))
         again = any(
             one.is_uncertain for one in self.message.attempts
-            if not replays or replays.id not in (one.id, one.replays))
+            if not replays or replays.root != one.root)
         if again:
             log.warning('it may be sent twice: an attempt is uncertain')
         self.claim = self._store.begin(
@@ -76,12 +78,14 @@ class StoreJournal:
         give_up_at = self._clock.monotonic() + self._timing.recording
         while True:
             try:
-                self._store.end(ended, self.message.id)
+                stands = self._store.end(ended, self.message.id)
                 break
             except StoreUnavailable:
                 if self._clock.monotonic() >= give_up_at:
                     raise
                 self._pause(self._timing.between_tries)
+        if not stands:      # somebody else knew better, and went on
+            return self.look_again()
         self._update(attempts=(*_answered(earlier, ended), ended))
         log.info('%s: %s', attempt.service, outcome.kind, extra={
             'attempt_id': attempt.id, 'service': attempt.service,
@@ -143,11 +147,12 @@ class StoreJournal:
 
 
 def _answered(earlier, ended):
-    """What a replay is answered holds for those that it asked about."""
-    if not ended.replays or ended.outcome.kind is Kind.uncertain:
+    """A replay that is accepted settles those that it asked about; one that
+    is not may not have come as far as to be known again."""
+    if not ended.replays or ended.outcome.kind is not Kind.accepted:
         return earlier
     return [one.model_copy(update={'resolved': 'replayed'})
-            if one.is_uncertain and ended.replays in (one.id, one.replays)
+            if one.is_uncertain and one.root == ended.root
             else one for one in earlier]
 
 

@@ -14,7 +14,7 @@ from stampman import services
 from stampman.dispatch import Dispatch
 from stampman.health import Health, Standing, keys_of
 from stampman.helpers import config as configuration
-from stampman.helpers.config import DAY, Config, PoolConfig
+from stampman.helpers.config import Config, PoolConfig
 from stampman.helpers.delivery import Clock, Message, Outcome, State, Timing
 from stampman.helpers.environment import Environment
 from stampman.helpers.exceptions import (
@@ -24,11 +24,11 @@ from stampman.intake import Intake, Taken, idempotency_key
 from stampman.services.base import AbstractEmailService, ProbeResult
 from stampman.store import open_store
 from stampman.store.base import AbstractStore, Entry, Filter, HealthRow
+from stampman.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
 
 WORKER_SILENT = 60.0    # seconds without a beat, then /readyz says so
-PRUNE_STEPS = 20        # small ones, between which others may write
 
 # A person's acts: from which states, to which, and what else they change.
 RETRIED = frozenset({State.rejected, State.failed, State.cancelled})
@@ -134,7 +134,9 @@ class Gateway:
             surroundings.pause, surroundings.new_id, self.timing,
             lambda: self._stops_at)
         self._slots = Slots(lambda: 1)
-        self._pruned = {}   # how far retention has come, by what
+        # Called with how many messages are stored for the worker.
+        self.on_queued: Callable[[int], None] = lambda messages: None
+        self.upkeep = Upkeep(self.store, self.clock, config)
 
     def _pool(self, pool):
         enabled = [(name, settings) for name, settings
@@ -176,6 +178,7 @@ class Gateway:
                 pool.config, submission, self.clock.now(), claimed=free,
                 key=key and idempotency_key(key, submission))
             if taken.claim is None:
+                self.on_queued(int(not taken.replayed))
                 return taken
             return taken._replace(message=self._deliver(
                 taken.claim, taken.message, submission.email, pool,
@@ -192,9 +195,12 @@ class Gateway:
         Returns what became of each, by its position in the batch. Raises
         what `Intake.submit` raises of all of them: then nothing is stored.
         """
-        return self._intake.submit_all(
+        found = self._intake.submit_all(
             self.pools[domain].config, submissions, self.clock.now(),
             key=key and idempotency_key(key, submissions))
+        self.on_queued(sum(isinstance(one, Taken) and not one.replayed
+                           for one in found.values()))
+        return found
 
     def deliver_due(self, owner: str) -> bool:
         """Claim one due message and deliver it; say if there was one.
@@ -300,22 +306,6 @@ class Gateway:
         """Erase the content and the addresses of a settled message."""
         return self.store.erase(domain, message_id, self.clock.now())
 
-    # -- retention ---------------------------------------------------------
-
-    def prune(self) -> None:
-        """Give up what need not be kept, for one look of a worker."""
-        now = self.clock.now()
-        self.store.forget_keys(now)
-        for what, forget, days in (
-                ('bodies', self.store.forget_bodies, self.config.keep_bodies),
-                ('messages', self.store.forget_messages,
-                 self.config.keep_messages)):
-            for _ in range(PRUNE_STEPS):
-                self._pruned[what] = forget(
-                    now, days * DAY, self._pruned.get(what, ''))
-                if not self._pruned[what]:
-                    break
-
     # -- health ------------------------------------------------------------
 
     def health_of(self, domain: str) -> Mapping[str, Standing]:
@@ -357,7 +347,7 @@ class Gateway:
                    'config': self.config_problem or 'ok'}
         if not problem:
             silent = last_beat is None or \
-                self.clock.now() - last_beat > WORKER_SILENT
+                abs(self.clock.now() - last_beat) > WORKER_SILENT
             details['worker'] = 'no worker has been seen for 60 s' \
                 if silent else 'ok'
         return not problem, details

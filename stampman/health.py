@@ -28,9 +28,11 @@ LEAST_CALLS, SHARE = 10, 0.5
 RECOVERED_AFTER = {'failing': 2, 'refused': 1}
 REST = {'failing': (30.0, 600.0), 'refused': (300.0, 3600.0)}   # seconds
 LONGEST_PAUSE = 60.0     # seconds, where the provider names no time
+LONGEST_WAIT = 3600.0       # seconds, where it names one
 TRIAL_LEASE = 120.0         # seconds that one message may take to try
 TRIES = 20                  # at a change, against others who change it
 FRESH = 1.0                 # seconds for which what was read is believed
+FAR = 7200.0                # seconds: no rest and no trial lasts as long
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def with_throttle(was: Condition, now: float, wait: float | None,
                   reason: str) -> Condition:
     """The condition after the provider asked for a slower pace."""
     throttles = was.throttles + 1
-    wait = wait or min(2.0 ** throttles, LONGEST_PAUSE)
+    wait = min(wait or min(2.0 ** throttles, LONGEST_PAUSE), LONGEST_WAIT)
     return replace(was, why=was.why or 'throttled', reason=reason,
                    until=max(was.until, now + wait), throttles=throttles,
                    trial_until=0.0)
@@ -111,8 +113,18 @@ def with_nothing_learnt(was: Condition) -> Condition:
     return replace(was, trial_until=0.0)
 
 
+def within_reach(was: Condition, now: float) -> Condition:
+    """The condition without times that a clock which was set back has far
+    ahead of it: what lies beyond every rest is over."""
+    if max(was.until, was.trial_until) <= now + FAR:
+        return was
+    return replace(was, **{
+        name: 0.0 for name in ('until', 'trial_until')
+        if getattr(was, name) > now + FAR})
+
+
 def _in_window(was, now):
-    if now - was.window < WINDOW:
+    if abs(now - was.window) < WINDOW:
         return was
     return replace(was, window=now, good=0, bad=0)
 
@@ -306,7 +318,8 @@ class Health:
 
     def _read(self, key):
         """Return the version and the condition, which belong together."""
-        return self._known.get(key, (0, Condition()))
+        version, condition = self._known.get(key, (0, Condition()))
+        return version, within_reach(condition, self._clock.now())
 
     def _put(self, key, version, condition):
         """Write what follows from `version`, unless somebody else has.
@@ -364,7 +377,7 @@ def _not_before(condition, now, wait):
     if not wait:
         return condition
     return replace(condition, why=condition.why or 'throttled',
-                   until=max(condition.until, now + wait))
+                   until=max(condition.until, now + min(wait, LONGEST_WAIT)))
 
 
 def _differs(was, will_be):

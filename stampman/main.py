@@ -4,84 +4,20 @@
 each process that serves, unless STAMPMAN_WORKER is `off`.
 """
 
-import atexit
 import logging
 import os
-import random
 import signal
-import socket
 import sys
-import time
-from pathlib import Path
 
-import uuid_utils
-
-import stampman
-from stampman import logs, sentry, serving
+from stampman import logs
 from stampman.api import create_api
-from stampman.gateway import Gateway, Surroundings, load_config
-from stampman.helpers import environment as environments
-from stampman.helpers.delivery import Clock
+from stampman.gateway import Gateway
 from stampman.helpers.exceptions import ConfigError, StoreUnavailable
+from stampman.opening import open_gateway, start_sentry
+from stampman.stopping import Stopping
 from stampman.worker import Worker
 
 log = logging.getLogger(__name__)
-
-_STEADY = getattr(time, 'CLOCK_BOOTTIME', time.CLOCK_MONOTONIC)
-
-
-def new_id(now: float) -> str:
-    """Return a UUID v7 of the time `now`: ids sort by time."""
-    return str(uuid_utils.uuid7(nanoseconds=int(now * 1e9)))
-
-
-def surroundings() -> Surroundings:
-    """Return the real world: clocks, chance, and who we are."""
-    chance = random.SystemRandom()
-    return Surroundings(
-        clock=Clock(time.time, _monotonic, _boot()), chance=chance.random,
-        pause=time.sleep, new_id=new_id,
-        owner=f'{socket.gethostname()}:{os.getpid()}')
-
-
-def _monotonic():
-    """Return seconds that all processes of this machine count alike, also
-    while it sleeps, where the system tells them."""
-    return time.clock_gettime(_STEADY)
-
-
-def _boot():
-    """Return what names this start of the machine, or ''."""
-    try:
-        return Path('/proc/sys/kernel/random/boot_id').read_text().strip()
-    except OSError:
-        return ''
-
-
-def open_gateway(**log_settings) -> Gateway:
-    """Return the gateway of this process's environment and config.
-
-    From here on it is logged to standard error, as `log_settings` say.
-
-    Raises ConfigError with every problem, unless an earlier config of this
-    server was good: then that one is served, and /readyz says so.
-    """
-    try:
-        environment = environments.read(os.environ)
-        config, problem = load_config(environment), ''
-    except ConfigError as error:
-        if serving.last_good is None:
-            raise
-        environment, config = serving.last_good
-        problem = str(error)
-    gateway = Gateway(config, environment, surroundings(),
-                      config_problem=problem and (
-                          'broken: the last good one is served'))
-    logs.setup(sys.stderr, gateway.secrets(), **log_settings)
-    logs.log_uncaught()
-    if problem:
-        log.error('the last good config is served: %s', problem)
-    return gateway
 
 
 def create_app(gateway: Gateway | None = None):
@@ -92,15 +28,15 @@ def create_app(gateway: Gateway | None = None):
     cannot be used.
     """
     gateway = gateway or open_gateway()
-    sentry.start(gateway.environment.sentry_dsn, stampman.__version__,
-                 'production' if gateway.environment.production
-                 else 'development', gateway.secrets())
+    start_sentry(gateway)
     _check_schema(gateway)
     api = create_api(gateway)
     loader = _gunicorn_worker()
     gateway.deliver_at_most(lambda: _threads(loader) - 2)
-    if gateway.environment.worker == 'embedded':
-        _embed_worker(gateway)
+    if loader is None and _under_gunicorn():
+        os.register_at_fork(after_in_child=lambda: _be_a_process(gateway))
+    else:
+        _be_a_process(gateway, loader)
     return api
 
 
@@ -126,34 +62,36 @@ def _gunicorn_worker():
     """Return the gunicorn worker that loads us, or None.
 
     It has set itself as the handler of SIGTERM before it loads the app. In
-    gunicorn's master, which loads it under --preload, nothing has.
+    gunicorn's master, which loads it under --preload, nothing has; a fork
+    of that begins with the master's handler.
     """
     handler = signal.getsignal(signal.SIGTERM)
     worker = getattr(handler, '__self__', None)
-    return worker if hasattr(worker, 'cfg') else None
+    return worker if hasattr(worker, 'alive') else None
 
 
-def _embed_worker(gateway):
-    """Run the worker in the process that serves: here, or in its forks."""
-    if _gunicorn_worker() is None and 'gunicorn.arbiter' in sys.modules:
-        os.register_at_fork(after_in_child=lambda: _start_worker(gateway))
-    else:
-        _start_worker(gateway)
+def _under_gunicorn():
+    return 'gunicorn.arbiter' in sys.modules
 
 
-def _start_worker(gateway):
-    worker = Worker(gateway)
-    worker.start()
-    atexit.register(worker.join, gateway.timing.drain)
-    atexit.register(worker.stop)        # runs before the one above
-    before = signal.getsignal(signal.SIGTERM)
+def _be_a_process(gateway, loader=None):
+    """Start what each process that serves has: here, or in its forks."""
+    worker = None
+    if gateway.environment.worker == 'embedded':
+        worker = Worker(gateway, on_end=_end_if_broken)
+        worker.start()
+    stopping = Stopping(gateway, worker)
+    if loader is not None:
+        stopping.heed_signals(loader)
+    elif _under_gunicorn():
+        stopping.heed(_gunicorn_worker)
 
-    def stop(signum, frame):
-        worker.stop()
-        before(signum, frame)
 
-    if _gunicorn_worker() is not None:
-        signal.signal(signal.SIGTERM, stop)
+def _end_if_broken(worker):
+    """Without its worker a process does half its work: gunicorn starts
+    another."""
+    if worker.broken and _under_gunicorn():
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def __getattr__(name):

@@ -22,6 +22,17 @@ COMMANDS = {
         'gunicorn', '--workers', '2', '--worker-class', 'gthread',
         '--threads', '8', 'stampman.main:app', '--bind'),
 }
+# The same with the Timing, and more, that `timed` reads.
+TIMED = {
+    name: tuple(word.replace('stampman.main:app', 'timed:app')
+                for word in words)
+    for name, words in COMMANDS.items() if name != 'stampman run'}
+TIMED['gunicorn as stampman run'] = (
+    'gunicorn', '--config', 'python:stampman.serving', 'timed:app', '--bind')
+ENVIRON = {
+    'PATH': os.environ['PATH'],
+    'PYTHONPATH': f'{ROOT}{os.pathsep}{ROOT / "tests"}',
+    'STAMPMAN_SECRET_KEY': 'signs-the-sessions-of-these-tests'}
 
 
 class Server(GatewayServer):
@@ -31,14 +42,11 @@ class Server(GatewayServer):
         self.folder = folder
         with socket.create_server(('127.0.0.1', 0)) as free:
             self.port = free.getsockname()[1]
-        *words, last = COMMANDS[command]
+        *words, last = (TIMED if 'TIMED' in environ else COMMANDS)[command]
         where = f'127.0.0.1:{self.port}'
         self._words = [*words, last,
                        where if last == '--bind' else str(self.port)]
-        self._environ = {
-            'PATH': os.environ['PATH'], 'PYTHONPATH': str(ROOT),
-            'STAMPMAN_SECRET_KEY': 'signs-the-sessions-of-these-tests',
-            **environ}
+        self._environ = {**ENVIRON, **environ}
 
     def configure(self, config):
         (self.folder / 'config.json').write_text(
@@ -99,3 +107,48 @@ class Server(GatewayServer):
         thread = threading.Thread(target=send)
         thread.start()
         return thread, replies
+
+
+class WorkerProcess:
+    """A process of `stampman worker`, for `with`, beside a config.
+
+    With TIMED it is that of `timed`. Its log is a file of its own.
+    """
+
+    def __init__(self, folder, *words, python=(), name='worker', **environ):
+        self.folder = folder
+        self.path = folder / f'{name}.log'
+        program = 'timed' if 'TIMED' in environ else 'stampman'
+        self._words = [sys.executable, *python, '-m', program, 'worker',
+                       *words]
+        self._environ = {**ENVIRON, **environ}
+
+    def __enter__(self):
+        with open(self.path, 'wb') as log:
+            self.process = subprocess.Popen(
+                self._words, cwd=self.folder, env=self._environ, stdout=log,
+                stderr=log, start_new_session=True)
+        self.until_it_says('has started')
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    @property
+    def log(self):
+        return self.path.read_text()
+
+    def until_it_says(self, words, times=1):
+        """Wait until the log has these words so many times."""
+        give_up_at = time.monotonic() + PATIENCE
+        while self.log.count(words) < times:
+            assert self.process.poll() is None, self.log
+            assert time.monotonic() < give_up_at, self.log
+            time.sleep(0.02)
+
+    def end(self, number=signal.SIGTERM):
+        """Signal it, and return its exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE)

@@ -10,9 +10,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from stampman.helpers.exceptions import StoreUnavailable  # noqa: E402
+from stampman.helpers.delivery import IdempotencyKey  # noqa: E402
+from stampman.helpers.exceptions import (  # noqa: E402
+    KeyTaken, StoreUnavailable)
 
-from backends import NOW, add, attempt, ids, sqlite_store  # noqa: E402
+from backends import (  # noqa: E402
+    NOW, add, attempt, email, ids, message, sqlite_store)
 
 
 def say(*words):
@@ -44,6 +47,18 @@ def load(store):
             begun = attempt()
             store.begin(claimed, begun, NOW + 60)
             say('begun', begun.id)
+
+
+def twins(store):
+    """Store under keys that others use too; say what is stored."""
+    ready()
+    for number in range(20):
+        one, key = message(), IdempotencyKey(str(number), 'the same')
+        try:
+            store.add(one, email(), key=key)
+            say('stored', one.id)
+        except KeyTaken:
+            say('known', store.known(one.pool, key, NOW)[0])
 
 
 def lock(store):

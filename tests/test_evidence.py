@@ -108,23 +108,75 @@ def test_each_set_of_recipients_has_a_key_of_its_own(world):
                 others.idempotency_key}) == 3
 
 
-@pytest.mark.parametrize('policy', ['hold', 'failover'])
-def test_a_replay_that_is_put_off_proves_that_nothing_was_taken(
-        world, policy):
+@pytest.mark.parametrize('kind', [
+    'deferred', 'refused', 'rejected', 'unsupported'])
+def test_a_replay_that_is_not_accepted_proves_nothing(world, kind):
+    """It may not have come so far as to be known again."""
+    pool = silent_then(kind, evidence=REPLAY), backup()
+    send(world, *pool, wait=WAIT, on_uncertain='hold')
+    message = due_again(world, *pool)
+    assert message.state is State.uncertain
+    assert message.next_attempt_at is not None
+    assert not pool[1].calls
+
+
+def test_after_a_replay_that_proved_nothing_a_second_send_is_marked(world):
     pool = silent_then('deferred', evidence=REPLAY), backup()
-    send(world, *pool, wait=WAIT, on_uncertain=policy)
+    send(world, *pool, wait=WAIT)
     message = due_again(world, *pool)
     assert message.state is State.accepted
-    assert not message.possible_duplicate
+    assert message.possible_duplicate
     assert [one.outcome.kind for one in message.attempts] == [
         Kind.uncertain, Kind.deferred, Kind.accepted]
 
 
-def test_a_replay_that_is_rejected_settles_the_message_too(world):
-    pool = silent_then('rejected', evidence=REPLAY), backup()
+def test_what_takes_the_process_down_is_not_replayed_for_ever(world):
+    pool = silent_then('accepted', evidence=REPLAY),
     send(world, *pool, wait=WAIT, on_uncertain='hold')
-    assert due_again(world, *pool).state is State.rejected
+    poison = world.message.model_copy(update={'crashes': 5})
+    attempt, = poison.attempts
+    assert not REPLAY.can_replay(attempt, poison, NOW + WAIT)
+    assert REPLAY.can_replay(attempt, world.message, NOW + WAIT)
+
+
+# -- an event that is faster than the answer ----------------------------------
+
+@pytest.mark.parametrize('late', ['uncertain', 'deferred'])
+def test_a_proof_is_not_undone_by_the_end_of_the_call_itself(world, late):
+    service = ScriptedService('s1', outcome(late))
+    pool = service, backup()
+
+    def event_comes_first():
+        [running] = world.message.attempts
+        assert world.store.end(running.model_copy(update={
+            'ended_at': world.time.at, 'outcome': outcome('accepted')}),
+            world.message.id)
+
+    service.during = event_comes_first
+    claim, stored = world.submit()
+    world.dispatch.deliver(claim, stored, email, pool)
+    assert world.message.state is State.accepted
+    assert world.message.accepted_by.service == 's1'
+    assert not world.message.possible_duplicate
     assert not pool[1].calls
+
+
+def test_a_known_end_is_not_made_uncertain(world):
+    service = ScriptedService('s1', outcome('uncertain'))
+    pool = service, backup()
+
+    def event_comes_first():
+        [running] = world.message.attempts
+        world.store.end(running.model_copy(update={
+            'ended_at': world.time.at, 'outcome': outcome('deferred')}),
+            world.message.id)
+
+    service.during = event_comes_first
+    claim, stored = world.submit(on_uncertain='hold')
+    world.dispatch.deliver(claim, stored, email, pool)
+    assert world.message.state is State.accepted
+    assert world.message.accepted_by.service == 's2'
+    assert not world.message.possible_duplicate
 
 
 def test_a_held_message_is_replayed_until_the_window_closes(world):
@@ -250,3 +302,34 @@ def test_a_service_that_is_gone_gives_no_evidence(world):
     assert world.message.state is State.uncertain
     assert world.message.next_attempt_at is None
     assert services('accepted')[0].evidence == Evidence()
+
+
+def test_an_uncertain_replay_holds_the_message_by_itself(world):
+    """Also where what it replays has turned out not to be taken."""
+    pool = silent_then('uncertain', evidence=REPLAY), backup()
+    send(world, *pool, wait=WAIT, on_uncertain='hold')
+    first = due_again(world, *pool).attempts[0]
+    world.store.end(first.model_copy(update={
+        'outcome': outcome('deferred')}), world.message.id)
+    message = due_again(world, *pool)
+    assert not pool[1].calls
+    assert message.state is State.uncertain
+    assert {one.replays for one in message.attempts[1:]} == {first.id}
+
+
+def test_a_clock_that_is_set_back_makes_nobody_replay(world):
+    pool = silent_then('accepted'), backup()
+    send(world, *pool, on_uncertain='hold')
+    attempt, = world.message.attempts
+    for evidence in Evidence(), REPLAY:
+        assert not evidence.can_replay(attempt, world.message, NOW - 900)
+
+
+def test_nothing_begins_after_the_time_of_the_message(world):
+    slow = ScriptedService('s1', outcome('deferred'),
+                           during=lambda: world.time.pass_by(30))
+    pool = slow, backup()
+    message = send(world, *pool, expires_at=NOW + 20)
+    assert message.state is State.failed
+    assert message.reason.startswith('expired')
+    assert not pool[1].calls

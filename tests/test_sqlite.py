@@ -10,11 +10,9 @@ import pytest
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
 
-from stampman.helpers.delivery import State
 from stampman.helpers.exceptions import ConfigError, StoreUnavailable
 from stampman.store import migrations, open_store, schema
 from stampman.store._sqlite import driver, journal_mode_for
-from stampman.store.base import Filter, HealthRow
 
 from backends import (
     BACKENDS, NOW, POOL, add, add_claimed, attempt, email, ended, message,
@@ -66,6 +64,7 @@ def test_what_is_committed_is_synced(fresh, backend, synchronous):
             assert pragma('journal_mode') == \
                 BACKENDS[backend]['journal_mode']
             assert pragma('foreign_keys') == 1
+            assert pragma('secure_delete') == 1
             assert pragma('busy_timeout') == 5000
 
 
@@ -261,63 +260,6 @@ def test_the_migrations_make_exactly_the_schema(fresh, tmp_path):
     assert [(name, sorted(re.findall(r'\w+', text)))
             for name, text in migrated] == [
         (name, sorted(re.findall(r'\w+', text))) for name, text in declared]
-
-
-# -- plans -------------------------------------------------------------------
-
-def whole_way(store):
-    """Do everything that is done for a message, a page, or each second."""
-    store.add(message(), email(attachments=[
-        {'filename': 'a', 'content': 'AA=='}]), rate=100)
-    [(claim, one)] = store.claim_due('worker', NOW, NOW + 60)
-    begun = attempt()
-    claim = store.begin(claim, begun, NOW + 60)
-    store.end(ended(begun, 'deferred'), one.id)
-    store.begin(claim, attempt(), NOW + 60)
-    [(claim, one)] = store.claim_due('worker', NOW + 61, NOW + 90, limit=5)
-    store.finish(claim, State.uncertain, round=1)
-    store.change(POOL, one.id, [State.uncertain], State.deferred,
-                 resolved='not_sent', next_attempt_at=NOW + 99)
-    store.hasten([POOL], NOW + 5)
-    store.end(ended(begun, 'accepted'), one.id)
-    store.email(one.id)
-    for recipient in (None, 'to@example.org'):
-        for state in (None, State.accepted):
-            store.page(POOL, Filter(state, recipient, NOW, NOW + 9, one.id))
-    store.waiting()
-    store.put_health(HealthRow('a', 1, {}), NOW)
-    store.put_health(HealthRow('a', 2, {}), NOW)
-    store.beat('worker', NOW)
-
-
-def test_every_query_is_served_by_an_index(store):
-    seen = {}
-
-    def note(connection, cursor, statement, parameters, context, many):
-        seen[statement] = parameters[0] if many else parameters
-
-    event.listen(Engine, 'before_cursor_execute', note)
-    try:
-        whole_way(store)
-    finally:
-        event.remove(Engine, 'before_cursor_execute', note)
-    assert len(seen) > 30
-    paged = False
-    for statement, parameters in seen.items():
-        with store._database.read() as connection:
-            plan = [row[3] for row in connection.exec_driver_sql(
-                f'EXPLAIN QUERY PLAN {statement}', parameters)]
-        told = f'{statement}\n{plan}'
-        if 'FROM workers' not in statement:     # as many rows as processes
-            assert not [step for step in plan if step.startswith('SCAN')
-                        and 'ix_messages_unsettled' not in step], told
-        assert not [step for step in plan if 'TEMP' in step], told
-        # A page in a state must not read the pool's messages in others.
-        if 'messages.state = ' in statement and 'LIMIT' in statement \
-                and 'recipients' not in statement:
-            assert 'ix_messages_pool_state (pool=? AND state=?' in plan[0]
-            paged = True
-    assert paged
 
 
 # -- what it costs -----------------------------------------------------------

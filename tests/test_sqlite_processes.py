@@ -106,6 +106,19 @@ def test_no_message_is_claimed_by_two_processes(store, children):
     assert len(claimed) == 60 and set(claimed) == added
 
 
+def test_twins_of_several_processes_make_one_message(store, children):
+    started = children(*['twins'] * 3)
+    for child in started:
+        child.go()
+    told = [child.lines() for child in started]
+    assert [len(lines) for lines in told] == [20] * 3
+    for number in range(20):
+        said, ids = zip(*(lines[number] for lines in told))
+        assert sorted(said) == ['known', 'known', 'stored']
+        assert len(set(ids)) == 1
+    assert sum(store.waiting().values()) == 20
+
+
 def test_a_writer_that_is_killed_loses_nothing_it_acknowledged(
         store, children):
     for _ in range(3):

@@ -266,3 +266,11 @@ def test_the_last_beat_of_any_worker_is_known(store):
     store.beat('three', NOW + 10 * 86400)   # the others are forgotten
     store.beat('three', NOW)
     assert store.last_beat() == NOW
+
+
+def test_a_beat_of_before_the_clock_was_set_back_says_nothing(store):
+    for who in ('dead', 'alive'):
+        store.beat(who, NOW)
+    for now in (NOW - 86400, NOW - 86400 + 10):
+        store.beat('alive', now)
+        assert store.last_beat() == now

@@ -6,11 +6,11 @@ import pytest
 
 from stampman.gateway import Gateway, Surroundings
 from stampman.helpers import environment
-from stampman.helpers.delivery import State
+from stampman.helpers.delivery import State, Timing
 from stampman.helpers.exceptions import StoreUnavailable
 from stampman.helpers.mail import submission
 from stampman.gateway import load_config
-from stampman.main import new_id
+from stampman.opening import new_id
 from stampman.worker import Worker
 
 from fakes import Time
@@ -21,7 +21,7 @@ MAIL = {'from_email': 'hello@example.com', 'recipients': 'you@example.org',
 CONFIG = '''{"pools": [{"domain": "example.com",
     "api_key": "a-pool-key-for-tests",
     "services": {"sendgrid": {"api_key": "a-key-of-a-provider",
-                              "base_url": "%s", "timeout": 2}}}]}'''
+                              "base_url": "%s", "timeout": 30}}}]}'''
 
 
 class World:
@@ -103,16 +103,24 @@ def test_the_rounds_show_that_the_worker_is_alive(world):
     assert world.gateway.readiness()[1]['worker'] == 'ok'
 
 
-def test_the_rounds_probe_whom_a_refusal_has_rested(world):
+def test_a_worker_that_died_is_missed_after_the_clock_was_set_back(world):
+    Worker(world.gateway).make_rounds()
+    world.time.at -= 3600
+    assert world.gateway.readiness()[1]['worker'] != 'ok'
+    Worker(world.gateway).make_rounds()
+    assert world.gateway.readiness()[1]['worker'] == 'ok'
+
+
+def test_who_was_refused_is_probed_when_it_has_rested(world):
     world.provider.answer(401, {'errors': [{'message': 'revoked'}]})
     message = world.send()
     assert message.state is State.deferred
     worker = Worker(world.gateway)
-    worker.make_rounds()
+    world.gateway.probe_refused()
     assert len(world.provider.requests) == 1
     world.time.pass_by(400)
     world.provider.answer(200, {'scopes': ['mail.send']})
-    worker.make_rounds()
+    world.gateway.probe_refused()
     assert world.provider.requests[1].path == '/v3/scopes'
     accept(world.provider)
     assert worker.step()
@@ -142,6 +150,54 @@ def test_a_running_worker_makes_its_rounds_while_it_delivers(world):
     worker.stop()
     world.provider.release()
     first.join()
+    assert worker.join(10)
+
+
+class Watched:
+    """A gateway whose rounds come fast, and that tells when one is made."""
+
+    timing = Timing(rounds=0.01)
+
+    def __init__(self, gateway):
+        self._gateway = gateway
+        self.upkeep = self
+        self.pruned = threading.Event()
+
+    def __getattr__(self, name):
+        return getattr(self._gateway, name)
+
+    def bring_back(self):
+        self._gateway.upkeep.bring_back()
+
+    def prune(self):
+        self._gateway.upkeep.prune()
+        self.pruned.set()
+
+    def wait_for_a_round(self):
+        for _ in range(2):      # the first may have begun before
+            self.pruned.clear()
+            assert self.pruned.wait(10)
+
+
+def test_a_probe_that_hangs_keeps_neither_the_beat_nor_the_pruning(world):
+    accept(world.provider)
+    old = world.send()
+    world.provider.answer(401, {'errors': [{'message': 'revoked'}]})
+    world.send()
+    world.time.pass_by(400)
+    world.provider.hold()
+    gateway = Watched(world.gateway)
+    worker = Worker(gateway, threads=0)
+    worker.start()
+    world.provider.wait_for(3)
+    assert world.provider.requests[2].path == '/v3/scopes'
+    world.time.pass_by(91 * 86400)
+    gateway.wait_for_a_round()
+    assert world.gateway.readiness()[1]['worker'] == 'ok'
+    assert old.id not in {one.id for one
+                          in world.gateway.messages('example.com')[0]}
+    worker.stop()
+    world.provider.release()
     assert worker.join(10)
 
 

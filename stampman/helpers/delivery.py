@@ -126,8 +126,8 @@ class Attempt(BaseModel):
     one: a person's word, `accepted` or `not_sent`, or `replayed`. `envelope`
     holds the addresses that it is for, where it is not for all of the
     message's. `replays` is the id of an uncertain one that the provider is
-    asked about by sending the same again, which it takes once: what it
-    answers holds for both.
+    asked about by sending the same again, which it takes once: that it is
+    accepted holds for both, and nothing else proves anything.
     """
 
     model_config = ConfigDict(frozen=True, extra='forbid')
@@ -142,6 +142,11 @@ class Attempt(BaseModel):
     resolved: str | None = None
     envelope: tuple[str, ...] | None = None
     replays: str | None = None
+
+    @property
+    def root(self) -> str:
+        """The id of the attempt that it replays, or its own."""
+        return self.replays or self.id
 
     @property
     def is_uncertain(self) -> bool:
@@ -270,8 +275,8 @@ def by_word(kind: Kind, word: str | None) -> Kind:
 
 def must_hold(message: Message) -> str:
     """Return why nothing more may be tried without a person, or ''."""
-    uncertain = sum(attempt.is_uncertain and not attempt.replays
-                    for attempt in message.recent)
+    uncertain = len({attempt.root for attempt in message.recent
+                     if attempt.is_uncertain})
     if message.crashes >= MAX_CRASHES:
         return f'poison: it crashed the process {message.crashes} times'
     if uncertain and message.on_uncertain == 'hold':

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -178,7 +179,11 @@ class Submission(Email):
     @property
     def fingerprint(self) -> str:
         """What tells it from any other: SHA-256, in hex."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        told = self.model_dump(mode='json', exclude_defaults=True)
+        told |= {name: getattr(self, name).timestamp()
+                 for name in ('send_at', 'expires_at') if name in told}
+        return hashlib.sha256(json.dumps(
+            told, sort_keys=True).encode()).hexdigest()
 
     def email(self) -> Email:
         """Return the content alone."""
@@ -337,6 +342,7 @@ _MESSAGES = {
     'float_parsing': 'must be a number',
     'too_short': 'must not be empty',
     'tuple_type': 'must be a list',
+    'list_type': 'must be a list',
     'dict_type': 'must be an object',
     'model_type': 'must be an object',
     'model_attributes_type': 'must be an object',
@@ -376,6 +382,9 @@ def _message(error):
         return str(context['error'])
     if context.get('class_name') == 'Address':
         return 'must be an address: a string, or an object of email and name'
+    if error['type'] == 'too_long':
+        return (f'at most {context["max_length"]} are allowed, not '
+                f'{context["actual_length"]}')
     if error['type'] in _MESSAGES:
         return _MESSAGES[error['type']]
     message = error['msg'].removeprefix('Input should be ')

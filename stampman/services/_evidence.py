@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from stampman.helpers.delivery import Attempt, Message
+from stampman.helpers.delivery import MAX_CRASHES, Attempt, Message
 
 LONGEST_PAUSE = 900.0       # seconds between two looks for evidence
 
@@ -27,13 +27,16 @@ class Evidence(NamedTuple):
 
     def can_be_asked(self, attempt: Attempt, message: Message,
                      at: float) -> bool:
-        """Say whether asking at a time may tell of `attempt`; a replay may
-        send what was not taken, and so is none after the message's time."""
+        """Say whether asking at a time may tell of `attempt`."""
         return self.look_up or self.can_replay(attempt, message, at)
 
     def can_replay(self, attempt: Attempt, message: Message,
                    at: float) -> bool:
-        return at < min(attempt.started_at + self.replay, message.expires_at)
+        """Say whether `attempt` may be replayed at a time. That may send
+        what was not taken: not after the message's time, and not what takes
+        the process down with it."""
+        return (message.crashes < MAX_CRASHES and at < message.expires_at
+                and 0 <= at - attempt.started_at < self.replay)
 
 
 def waited_for(message: Message, services: Iterable, now: float,
@@ -74,8 +77,10 @@ def next_look(message: Message, services: Iterable, now: float,
 
 
 def _open(message, services) -> Iterator[tuple[Attempt, object]]:
+    """What is uncertain, one attempt for each and its replays."""
     by_name = {service.name: service for service in services}
-    for attempt in message.attempts:
-        if attempt.is_uncertain and not attempt.replays \
-                and attempt.service in by_name:
+    first = {attempt.root: attempt for attempt in reversed(message.attempts)
+             if attempt.is_uncertain}
+    for attempt in reversed(first.values()):
+        if attempt.service in by_name:
             yield attempt, by_name[attempt.service]

@@ -88,7 +88,8 @@ class PooledEmailService(AbstractEmailService):
         outcomes, resting = [], []
         for service in self.services:
             message = self.journal.message
-            if must_hold(message) or not recipients.left(message):
+            if must_hold(message) or not recipients.left(message) \
+                    or self.clock.now() >= message.expires_at:
                 break
             if not can_go_by(service, message) \
                     or is_unable(service, message) \

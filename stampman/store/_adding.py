@@ -12,6 +12,7 @@ from stampman.store import _statements as sql
 from stampman.store.base import Entry
 
 KEY_LIFE = 86400.0      # seconds for which an Idempotency-Key is remembered
+LATE = 15.0             # seconds: who waited for the lock brings an old time
 
 
 class Prepared:
@@ -88,7 +89,7 @@ def count(connection: Connection, pool: str, now: float, rate: float,
     size = max(1.0, rate)
     row = connection.execute(sql.RATE, {'in_pool': pool}).one_or_none()
     free, counted_at = row or (size, now)
-    if counted_at > now + size / rate:      # the clock was set back
+    if counted_at > now + max(size / rate, LATE):   # the clock was set back
         free, counted_at = size, now
     free = min(size, free + max(0.0, now - counted_at) * rate)
     if free < 1:

@@ -2,7 +2,8 @@
 
 The processes of one machine share its monotonic clock, which starts anew at
 each boot. A row holds by how much it must be set ahead to give about the
-wall's time. After another boot nobody holds a lease: all have run out.
+wall's time. After another boot nobody holds a lease: all have run out. Where
+there is no row yet, leases were counted on the wall's time, and go on.
 """
 
 import math
@@ -34,8 +35,8 @@ class LeaseClock:
             self._start(connection, now) if ahead is None else ahead)
 
     def seen(self, connection: Connection, now: float) -> float:
-        """Return the time, in one that only reads; it is infinite where the
-        leases are those of another boot."""
+        """Return the time, in one that only reads; it is infinite where no
+        clock of this boot is known."""
         if self._clock is None:
             return now
         ahead = self._ahead(connection)
@@ -58,8 +59,8 @@ class LeaseClock:
     def _start(self, connection, now):
         """Not remembered here: this transaction may yet be undone."""
         ahead = now - self._clock.monotonic()
-        connection.execute(sql.FORGET_LEASE_CLOCK)
+        if connection.execute(sql.FORGET_LEASE_CLOCK).rowcount:
+            connection.execute(sql.END_ALL_LEASES)
         connection.execute(sql.SET_LEASE_CLOCK, {
             'boot': self._clock.boot, 'ahead': ahead})
-        connection.execute(sql.END_ALL_LEASES)
         return ahead

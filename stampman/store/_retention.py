@@ -11,7 +11,7 @@ from stampman.helpers.delivery import Attempt, Message
 from stampman.store import _rows as rows
 from stampman.store import _statements as sql
 
-STEP = 50       # messages; each may have megabytes of attachments
+STEP = 10       # messages; each may have 20 MB of attachments
 
 
 def forget_bodies(connection: Connection, before: float, after: str) -> str:
@@ -64,17 +64,20 @@ def erase(connection: Connection, message: Message, at: float) -> None:
 
 def _without_addresses(attempt, instead):
     outcome, whom = attempt.outcome, attempt.envelope
-    if outcome is not None:
-        outcome = rows.rest_of(outcome.model_copy(update={
-            'recipients': tuple(
-                one.model_copy(update={
-                    'email': instead.get(one.email, 'erased')})
-                for one in outcome.recipients)}))
-    return {'rest': outcome, 'whom': whom and rows.envelope_of(
-        [instead.get(one, 'erased') for one in whom])}
+    return {
+        'rest': outcome and rows.rest_of(_renamed(outcome, instead)),
+        'whom': whom and rows.envelope_of(
+            [instead.get(one, 'erased') for one in whom])}
 
 
 def unnamed(attempt: Attempt) -> Attempt:
-    """Return an attempt without the addresses of its recipients."""
+    """Return an attempt without the addresses of its recipients: they
+    fared differently still, but who fared how is not known."""
     return attempt.model_copy(update={
-        'outcome': attempt.outcome.model_copy(update={'recipients': ()})})
+        'outcome': _renamed(attempt.outcome, {})})
+
+
+def _renamed(outcome, instead):
+    return outcome.model_copy(update={'recipients': tuple(
+        one.model_copy(update={'email': instead.get(one.email, 'erased')})
+        for one in outcome.recipients)})

@@ -8,6 +8,7 @@ from stampman.store import _statements as sql
 from stampman.store.base import AbstractStore, HealthRow
 
 FORGET_AFTER = 86400.0      # seconds without a beat: the worker is no more
+APART = 60.0                # seconds ahead: else the clock was set back
 
 
 class SharedTables(AbstractStore):
@@ -42,10 +43,11 @@ class SharedTables(AbstractStore):
 
     def beat(self, owner, now):
         with self._database.write() as connection:
+            connection.execute(sql.FORGET_WORKERS, {
+                'silent_since': now - FORGET_AFTER,
+                'not_yet': now + APART})
             if not connection.execute(
                     sql.BEAT, {'of': owner, 'now': now}).rowcount:
-                connection.execute(sql.FORGET_WORKERS, {
-                    'silent_since': now - FORGET_AFTER})
                 connection.execute(
                     sql.ADD_WORKER, {'owner': owner, 'beaten_at': now})
 

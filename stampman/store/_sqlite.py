@@ -227,6 +227,7 @@ class SqliteDatabase:
             for name, value in {
                     'synchronous': _SYNCHRONOUS[mode], 'foreign_keys': 'ON',
                     'fullfsync': 'ON', 'checkpoint_fullfsync': 'ON',
+                    'secure_delete': 'ON',      # what is erased is gone
                     **self._pragmas}.items():
                 connection.execute(f'PRAGMA {name}={value}')
         except BaseException:
@@ -260,7 +261,7 @@ class SqliteDatabase:
             code = _primary_code(error)
             if not (told := self._told(code)):
                 raise
-            if code in _OPEN_ANEW:
+            if code in _OPEN_ANEW and not _is_full(error):
                 self.close()
             raise _unavailable(told) from error
 
@@ -302,10 +303,20 @@ def _unavailable(told):
     return StoreUnavailable(told, retry_after=RETRY_AFTER)
 
 
+def _is_full(error):
+    """Whether the file may not grow, but is what it was: it is read on."""
+    return _errorname(error) in (
+        'SQLITE_IOERR_WRITE', 'SQLITE_IOERR_FSYNC', 'SQLITE_IOERR_TRUNCATE')
+
+
+def _errorname(error):
+    return getattr(getattr(error, 'orig', error), 'sqlite_errorname', '')
+
+
 def _primary_code(error):
     """Return SQLite's primary result code as a word, or '' for a bug."""
     told = getattr(error, 'orig', error)
-    name = getattr(told, 'sqlite_errorname', '')
+    name = _errorname(error)
     if name == 'SQLITE_ERROR' and any(
             words in str(told) for words in _OLD_SCHEMA):
         return 'SCHEMA'

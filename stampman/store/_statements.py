@@ -73,7 +73,7 @@ PUT_ASIDE = update(messages).where(_ID).values(
     next_attempt_at=case((_M.next_attempt_at.is_not(None),
                           bindparam('later', type_=Double))),
     lease_until=case((_M.lease_until.is_not(None),
-                      bindparam('later', type_=Double))))
+                      bindparam('run_out', type_=Double))))
 CLAIM = update(messages).where(_ID).values(
     state=State.sending.value, next_attempt_at=None,
     leased_by=bindparam('owner'), lease_until=bindparam('until'),
@@ -117,8 +117,7 @@ SETTLE_ONE = update(recipients).where(
     _R.message_id == bindparam('of'), _R.mailbox == bindparam('whom')
 ).values(status=bindparam('becomes'), reason=bindparam('why'),
          provider_message_id=bindparam('theirs'))
-WAS_ENDED = select(
-    _A.kind.is_not(None).label('was_ended'), _M.erased_at).join_from(
+ENDED = select(_A.kind, _M.erased_at).join_from(
     attempts, messages, _A.message_id == _M.id).where(
     _A.message_id == bindparam('of'), _A.id == bindparam('ended'))
 TURN_AWAY = update(messages).where(
@@ -175,6 +174,11 @@ HASTEN = update(messages).where(
     _M.pool.in_(bindparam('pools', expanding=True)),
     _M.state.in_([State.deferred.value, State.uncertain.value]),
     _M.next_attempt_at > bindparam('now')).values(
+    next_attempt_at=bindparam('now'))
+
+BRING_BACK = update(messages).where(
+    _M.next_attempt_at > bindparam('far'),
+    _M.next_attempt_at.is_distinct_from(_M.send_at)).values(
     next_attempt_at=bindparam('now'))
 
 HAS_CONTENT = select(emails.c.message_id).where(
@@ -254,8 +258,9 @@ SET_HEALTH = update(health).where(
 BEAT = update(workers).where(workers.c.owner == bindparam('of')).values(
     beaten_at=bindparam('now'))
 ADD_WORKER = insert(workers)
-FORGET_WORKERS = delete(workers).where(
-    workers.c.beaten_at < bindparam('silent_since'))
+FORGET_WORKERS = delete(workers).where(or_(
+    workers.c.beaten_at < bindparam('silent_since'),
+    workers.c.beaten_at > bindparam('not_yet')))
 LAST_BEAT = select(func.max(workers.c.beaten_at))
 CHECK = update(checks).where(checks.c.name == bindparam('of')).values(
     checked_at=bindparam('now'))

@@ -154,11 +154,14 @@ class AbstractStore(ABC):
 
     @abstractmethod
     def end(self, attempt: Attempt, message_id: str,
-            claim: Claim | None = None) -> None:
+            claim: Claim | None = None) -> bool:
         """Write how `attempt` ended (`ended_at` and `outcome`).
 
         The attempt is its writer's, whoever holds the lease now; an outcome
-        written by a rescue gives way to it. Where it is `accepted`, the
+        written by a rescue gives way to it. Evidence does not: returns
+        False, and writes nothing, where the attempt is known to be accepted
+        and would not be any more, or known to have ended otherwise and
+        would be `uncertain`. Where it is `accepted`, the
         message is `accepted` from whatever state, with no lease and no
         `next_attempt_at`, and so are all its recipients, with the
         provider's message id; a person's word on the attempt falls. Where
@@ -168,8 +171,8 @@ class AbstractStore(ABC):
         is `uncertain` is due, so that it is concluded anew. Where an attempt
         that tells recipients apart had an end (by a rescue), who holds the
         lease now knows too little: the fence turns it away, unless it holds
-        the `claim` of the writer. What a replay is answered, but for
-        `uncertain`, settles what it replays. Raises NotFound where the
+        the `claim` of the writer. A replay that is accepted settles what it
+        replays. Raises NotFound where the
         attempt never began.
         """
 
@@ -216,6 +219,14 @@ class AbstractStore(ABC):
     def hasten(self, pools: Iterable[str], now: float) -> int:
         """Make due now the messages of `pools` that are `deferred`, or
         `uncertain` and to be tried again; say how many."""
+
+    @abstractmethod
+    def bring_back(self, now: float, ahead: float) -> int:
+        """Make due now the messages that would wait for more than `ahead`
+        seconds, and not for their `send_at`; say how many.
+
+        None does, unless the clock was set back.
+        """
 
     # -- giving up -------------------------------------------------------
 

@@ -113,7 +113,7 @@ class SqlStore(SharedTables):
                 ahead = self._clock.time(connection, now) - now
                 prepared.write(connection, ahead)
         except IntegrityError as error:
-            if key is None:
+            if key is None or not self.known(pool, key, now):
                 raise
             raise KeyTaken() from error
 
@@ -136,8 +136,8 @@ class SqlStore(SharedTables):
                           'an hour', extra={'message_id': unreadable.id})
             with self._database.write() as connection:
                 connection.execute(sql.PUT_ASIDE, {
-                    'of': unreadable.id, 'later': ASIDE + max(
-                        now, self._clock.time(connection, now))})
+                    'of': unreadable.id, 'later': now + ASIDE,
+                    'run_out': self._clock.time(connection, now) + ASIDE})
             return ()
 
     def _claim(self, owner, now, lease_until, limit):
@@ -172,20 +172,26 @@ class SqlStore(SharedTables):
     def end(self, attempt, message_id, claim=None):
         with self._database.write() as connection:
             of = {'of': message_id, 'ended': attempt.id}
-            row = connection.execute(sql.WAS_ENDED, of).one_or_none()
+            row = connection.execute(sql.ENDED, of).one_or_none()
             if row is None:
                 raise NotFound(f'no attempt {attempt.id} of {message_id}')
             if row.erased_at is not None:
                 attempt = retention.unnamed(attempt)
             outcome = attempt.outcome
+            if _is_known_better(row.kind, outcome.kind):
+                return False
             connection.execute(sql.END, {
                 **of, 'at': attempt.ended_at, 'how': outcome.kind.value,
                 'rest': rows.rest_of(outcome)})
-            if attempt.replays and outcome.kind is not Kind.uncertain:
+            if attempt.replays and outcome.kind is Kind.accepted:
                 connection.execute(sql.REPLAYED, {
                     'of': message_id, 'root': attempt.replays})
+            if outcome.kind is Kind.accepted and row.kind:
+                connection.execute(sql.ORPHAN, {    # another has begun since
+                    'of': message_id, 'at': attempt.ended_at,
+                    'guess': _GUESS})
             if tells_apart(attempt):
-                if row.was_ended:
+                if row.kind:
                     connection.execute(sql.TURN_AWAY, {
                         'of': message_id,
                         'but': claim.fence if claim else -1})
@@ -195,9 +201,12 @@ class SqlStore(SharedTables):
                 connection.execute(sql.ALL_ACCEPTED, {
                     'of': message_id,
                     'theirs': outcome.provider_message_id})
-            elif outcome.kind is not Kind.uncertain:
+            elif outcome.kind is Kind.uncertain:
+                following.settle(connection, attempt, message_id)
+            else:
                 connection.execute(sql.RECONSIDER, {
                     'of': message_id, 'at': attempt.ended_at})
+            return True
 
     def finish(self, claim, state, *, round, next_attempt_at=None, reason='',
                recipients=None, uncertain=None):
@@ -251,6 +260,11 @@ class SqlStore(SharedTables):
         with self._database.write() as connection:
             return connection.execute(sql.HASTEN, {
                 'pools': list(pools), 'now': now}).rowcount
+
+    def bring_back(self, now, ahead):
+        with self._database.write() as connection:
+            return connection.execute(sql.BRING_BACK, {
+                'now': now, 'far': now + ahead}).rowcount
 
     # -- giving up -----------------------------------------------------------
 
@@ -363,6 +377,13 @@ def _claimed(connection, claim, until):
     except (ValueError, TypeError, KeyError) as error:
         raise _Unreadable(message_id) from error
     return Claimed(claim._replace(fence=row['fence']), message)
+
+
+def _is_known_better(known, kind):
+    """Whether evidence was faster than an end, and says more than that."""
+    if known == Kind.accepted:
+        return kind is not Kind.accepted
+    return known not in (None, Kind.uncertain) and kind is Kind.uncertain
 
 
 def _held(claim, found):
