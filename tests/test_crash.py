@@ -7,7 +7,7 @@ import pytest
 from stampman.gateway import Gateway, Surroundings, load_config
 from stampman.helpers import environment
 from stampman.helpers.delivery import Clock, Kind, State
-from stampman.main import new_id
+from stampman.opening import new_id
 from stampman.worker import Worker
 
 from gateway_server import ADMIN_KEY, EMAIL, config, sendgrid_at
