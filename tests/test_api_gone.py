@@ -5,7 +5,7 @@ import time
 import pytest
 
 from stampman.helpers.delivery import State
-from stampman.main import new_id
+from stampman.opening import new_id
 from stampman.store import open_store
 
 from fakes import email, message
@@ -45,6 +45,20 @@ def test_an_admin_sees_the_messages_of_a_gone_pool(server, kept):
 def test_to_everybody_else_it_is_unknown(server, kept, key):
     assert server.get(GONE, key).status == 404
     assert server.get(f'{GONE}{kept.id}', key).status == 404
+
+
+def test_an_admin_may_erase_there_what_is_settled(server, kept):
+    path = f'{GONE}{kept.id}'
+    assert server.request('DELETE', path, key=POOL_KEY).status == 404
+    reply = server.request('DELETE', path, key=ADMIN_KEY)
+    assert (reply.status, reply.json['code']) == (409, 'conflict')
+
+
+def test_a_message_there_has_no_buttons(server, kept):
+    browser = Browser(server)
+    browser.sign_in()
+    page = browser.page(f'{GONE}{kept.id}')
+    assert [form[1] for form in page.forms] == ['/logout']
 
 
 def test_nothing_can_be_sent_through_it(server):

@@ -31,6 +31,7 @@ ROUTES = [      # method, path, body, who gets what
     ('POST', '/example.com/', {}, ADMIN),
     ('GET', '/example.com/send', None, OPEN),
     ('POST', '/example.com/send', EMAIL, POOL),
+    ('POST', '/example.com/send/batch', {'emails': [EMAIL]}, POOL),
     ('GET', '/example.com/messages/', None, EITHER),
     ('GET', '/example.com/messages/{id}', None, EITHER),
     ('POST', '/example.com/messages/{id}/retry', None, CONFLICT),
@@ -38,12 +39,12 @@ ROUTES = [      # method, path, body, who gets what
     ('POST', '/example.com/messages/{id}/cancel', None, CONFLICT),
     ('POST', '/example.com/messages/{id}/resolve',
      {'verdict': 'not_sent'}, CONFLICT),
+    ('DELETE', '/example.com/messages/{id}', None, EITHER),
+    ('POST', '/example.com/messages/{id}/erase', {}, EITHER),
     ('GET', '/healthz', None, OPEN),
     ('GET', '/readyz', None, OPEN),
     ('GET', '/openapi.json', None, OPEN),
     ('GET', '/login', None, OPEN),
-    ('POST', '/example.com/send/batch', [EMAIL], NOT_BUILT),
-    ('DELETE', '/example.com/messages/{id}', None, NOT_BUILT),
     ('POST', '/example.com/webhooks/capture', {}, NOT_BUILT),
     ('GET', '/example.com/suppressions/', None, NOT_BUILT),
     ('POST', '/example.com/suppressions/', {}, NOT_BUILT),
@@ -84,7 +85,8 @@ def test_a_message_of_another_pool_is_not_found(server, message_id, path):
     assert server.get(path, POOL_KEY).status == 200
     other = path.replace('example.com', 'xn--bcher-kva.example')
     for suffix, method in (('', 'GET'), ('retry', 'POST'),
-                           ('cancel', 'POST')):
+                           ('cancel', 'POST'), ('', 'DELETE'),
+                           ('erase', 'POST')):
         reply = server.request(
             method, f'{other.rstrip("/")}/{suffix}'.rstrip('/'),
             key=OTHER_KEY)

@@ -90,6 +90,56 @@ def test_what_the_schema_forbids_is_refused(server, document, email):
     assert server.send(email).status in (400, 422)
 
 
+BATCH = [EMAIL, {'from': 'Shop <shop@example.com>', 'to': 'a@example.org',
+                 'text': 'hi'}]
+
+
+@pytest.mark.parametrize('body, good', [
+    ({'emails': BATCH}, True),
+    ({'emails': [EMAIL] * 500, 'pool_api_key': POOL_KEY}, True),
+    ({'emails': []}, False), ({'emails': [EMAIL] * 501}, False),
+    ({}, False), (BATCH, False), ({'emails': BATCH, 'colour': 1}, False),
+    ({'emails': [{**EMAIL, 'pool_api_key': POOL_KEY}]}, False)])
+def test_a_batch_is_described(server, document, body, good):
+    assert validator(document, 'KeyedBatch').is_valid(body) is good
+
+
+def test_a_batch_is_answered_as_described(server, document):
+    reply = server.request('POST', '/example.com/send/batch', {
+        'emails': [*BATCH, {}, {**EMAIL, 'from_email': 'x@bank.example'}]},
+        key=POOL_KEY)
+    validator(document, 'BatchAnswer').validate(reply.json)
+    assert (reply.json['stored'], reply.json['refused']) == (2, 2)
+
+
+@pytest.mark.parametrize('path', [
+    '/{domain}/send', '/{domain}/send/batch'])
+def test_what_a_sender_may_say_in_headers_is_described(
+        server, document, path):
+    operation = document['paths'][path]['post']
+    named = {one['name'] for one in operation['parameters']
+             if one['in'] == 'header'}
+    assert named == {'Idempotency-Key', 'Prefer'}
+    body = EMAIL if path.endswith('send') else {'emails': [EMAIL]}
+    headers = {'Idempotency-Key': path, 'Prefer': 'respond-async'}
+    for _ in range(2):
+        reply = server.request(
+            'POST', path.format(domain='example.com'), body, headers,
+            POOL_KEY)
+        described = operation['responses'][str(reply.status)]['headers']
+        ours = {'Location', 'Idempotent-Replayed', 'Preference-Applied'}
+        assert ours & set(reply.headers) <= set(described)
+    assert 'Idempotent-Replayed' in reply.headers
+
+
+def test_an_erased_message_is_as_described(server, document):
+    path = f'/example.com/messages/{server.send().json["id"]}'
+    reply = server.request('DELETE', path, key=ADMIN_KEY)
+    validator(document, 'Timeline').validate(reply.json)
+    assert set(document['paths']['/{domain}/messages/{message_id}']) == {
+        'get', 'delete'}
+
+
 def test_answers_are_as_described(server, document):
     sent = server.send()
     validator(document, 'Sent').validate(sent.json)

@@ -88,6 +88,7 @@ def test_signing_out_ends_the_session(admin):
     ('/example.com/messages/{id}/retry', {}),
     ('/example.com/messages/{id}/cancel', {}),
     ('/example.com/messages/{id}/resolve', {'verdict': 'accepted'}),
+    ('/example.com/messages/{id}/erase', {}),
     ('/login', {'admin_api_key': ADMIN_KEY}), ('/logout', {})])
 @pytest.mark.parametrize('token', [None, '', 'guessed', 'tökén'])
 def test_a_forged_form_does_nothing(server, admin, path, fields, token):

@@ -201,7 +201,7 @@ WRONG = [
       'track_clicks': 'must be true or false'}),
     ({'on_uncertain': 'retry'}, {'on_uncertain': "'hold' or 'failover'"}),
     ({'expires_at': '2026-01-31'}, {'expires_at': 'must be a time like'}),
-    ({'send_at': '2026-01-31T12:00:00Z'}, {'send_at': 'does not work yet'}),
+    ({'send_at': '2026-01-31T12:00:00'}, {'send_at': 'must be a time like'}),
     ({'colour': 'red', 'a\nb': 1, '': 2},
      {'colour': 'is not a field', 'a\\nb': 'is not a field',
       '': 'is not a field'}),

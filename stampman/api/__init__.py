@@ -1,10 +1,11 @@
 """Our own HTTP face: thin, strict, and browsable."""
 
 from stampman.api import (
-    login, messages, not_built, openapi, pools, probes, sending)
+    batch, login, messages, not_built, openapi, pools, probes, sending)
 from stampman.api.application import Api
 
-BLUEPRINTS = (probes, openapi, login, pools, sending, messages, not_built)
+BLUEPRINTS = (probes, openapi, login, pools, sending, batch, messages,
+              not_built)
 
 
 def create_api(gateway) -> Api:

@@ -54,8 +54,13 @@ class Sent(Answer):
     possible_duplicate: bool = Field(
         description='whether more than one provider may have taken it')
     reason: str | None = None
+    send_at: str | None = Field(
+        None, description='nothing is tried before (RFC 3339)')
     next_attempt_at: str | None = Field(
-        None, description='when it is tried again, if it is (RFC 3339)')
+        None, description='when it is tried next, if it is (RFC 3339); of '
+        'an `uncertain` message: it is being settled, and else it is held')
+    erased_at: str | None = Field(
+        None, description='since then content and addresses are gone')
     simulated: bool | None = Field(
         None, description='true where no mail really went out')
 
@@ -87,7 +92,12 @@ class AttemptAnswer(Answer):
     provider_message_id: str | None = None
     retry_after: float | None = Field(None, description='seconds')
     resolved: str | None = Field(
-        None, description="a person's word on an uncertain attempt")
+        None, description="what settled an uncertain attempt: a person's "
+        'word, `accepted` or `not_sent`, or `replayed`: the provider, asked '
+        'again')
+    replays: str | None = Field(
+        None, description='the uncertain attempt that the provider was '
+        'asked about, by sending it what it takes only once')
     envelope: list[str] | None = Field(
         None, description='whom it was for, where not for all')
     recipients: list[RecipientAttempt] | None = Field(
@@ -114,7 +124,9 @@ class Summary(Answer):
     url: str
     status: State
     created_at: str
+    send_at: str | None = None
     next_attempt_at: str | None = None
+    erased_at: str | None = None
     possible_duplicate: bool
     reason: str | None = None
 
@@ -186,7 +198,9 @@ def summary(message: Message) -> Summary:
     return Summary(
         id=message.id, url=_url(message),
         status=message.state, created_at=rfc3339(message.created_at),
+        send_at=rfc3339(message.send_at),
         next_attempt_at=rfc3339(message.next_attempt_at),
+        erased_at=rfc3339(message.erased_at),
         possible_duplicate=message.possible_duplicate,
         reason=message.reason or None)
 
@@ -214,10 +228,12 @@ def _standing(message):
             **{one.service: one.outcome.reason or str(one.outcome.kind)
                for one in message.attempts
                if one.outcome and one.outcome.kind is not Kind.accepted
-               and one.service != used}},
+               and one.service != used and not one.replays}},
         'possible_duplicate': message.possible_duplicate,
         'reason': message.reason or None,
+        'send_at': rfc3339(message.send_at),
         'next_attempt_at': rfc3339(message.next_attempt_at),
+        'erased_at': rfc3339(message.erased_at),
         'simulated': simulated or None}
 
 
@@ -227,6 +243,7 @@ def _attempt(attempt: Attempt):
         id=attempt.id, service=attempt.service, provider=attempt.provider,
         round=attempt.round, started_at=rfc3339(attempt.started_at),
         ended_at=rfc3339(attempt.ended_at), resolved=attempt.resolved,
+        replays=attempt.replays,
         envelope=attempt.envelope and list(attempt.envelope),
         **({} if outcome is None else {
             'outcome': outcome.kind, 'reason': outcome.reason or None,

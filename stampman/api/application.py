@@ -17,7 +17,8 @@ from flask_api.response import APIResponse
 from flask_api.settings import APISettings
 
 from stampman import logs
-from stampman.api import addresses, auth, body, pages, problems, sessions
+from stampman.api import (
+    addresses, auth, body, headers, pages, problems, sessions)
 from stampman.helpers.config import domain_name
 from stampman.helpers.exceptions import (
     BadRequest, NotFound, RequestError)
@@ -29,8 +30,12 @@ _HOST = re.compile(r'[A-Za-z0-9.\-_~%:\[\]]*')
 JSON, HTML = 'application/json', 'text/html'
 # For programs only, whatever they accept.
 NO_PAGE = frozenset({'probes.healthz', 'probes.readyz', 'openapi.document'})
-# What an admin may still read of a pool that is configured no more.
-OF_GONE_POOLS = frozenset({'messages.index', 'messages.message'})
+# What an admin still sees, and may erase, of a pool that is configured no
+# more.
+OF_GONE_POOLS = frozenset({
+    'messages.index', 'messages.message', 'messages.delete'})
+# Where an Idempotency-Key means something.
+ONCE = frozenset({'sending.send', 'batch.send'})
 HEADERS = {
     'Content-Security-Policy':
         "default-src 'none'; style-src 'self'; img-src 'self'; "
@@ -142,6 +147,7 @@ class Api(FlaskAPI):
         self.before_request(self._look_at_request)
         self.jinja_env.globals.update(
             link=addresses.link, token=sessions.token,
+            form_key=sessions.form_key,
             signed_in=sessions.signed_in,
             can_sign_in=sessions.can_sign_in)
         self.jinja_env.filters['visible'] = pages.visible
@@ -193,6 +199,8 @@ class Api(FlaskAPI):
         if request.environ.get('PATH_INFO', '').startswith('//'):
             raise NotFound()    # Werkzeug takes it for one slash
         auth.refuse_keys_in_url()
+        if request.endpoint and request.endpoint not in ONCE:
+            headers.refuse_key()
 
     def preprocess_request(self):
         """Finish the negotiation before the view runs."""

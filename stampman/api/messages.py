@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stampman.api import answers, auth, body, sessions
 from stampman.api.addresses import url
-from stampman.api.sending import refuse_headers_not_yet
 from stampman.helpers import syntax
 from stampman.helpers.delivery import State
 from stampman.helpers.exceptions import InvalidFields, NotFound
@@ -68,8 +67,10 @@ def message(domain, message_id):
 
     A message that was refused, that failed or was cancelled can be tried
     again; one that waits can be cancelled. One that is `uncertain` was
-    handed to a provider that never said whether it took it: whoever finds
-    out can settle it.
+    handed to a provider that never said whether it took it: with a
+    `next_attempt_at` it is being settled, without one it is held until
+    somebody settles it. Of a message at its end the content and the
+    addresses can be erased (DELETE).
     """
     asking = auth.caller()
     auth.demand(asking, domain, pool=True, admin=True)
@@ -106,6 +107,33 @@ def resolve(domain, message_id):
     return _timeline(domain, message_id, asking)
 
 
+@blueprint.delete('/<domain>/messages/<message_id>')
+def delete(domain, message_id):
+    """Erase the content and the addresses of a message now.
+
+    Only what is settled can be erased: one that waits can be cancelled
+    before, one that is `uncertain` can be resolved. Its story stays; its
+    recipients are called `erased-1`, `erased-2` and so on. To erase again
+    changes nothing.
+    """
+    return _erased(domain, message_id)
+
+
+@blueprint.post('/<domain>/messages/<message_id>/erase')
+def erase(domain, message_id):
+    """Erase the content and the addresses of a message now.
+
+    The same as a DELETE of the message, for the forms of a browser.
+    """
+    return _erased(domain, message_id)
+
+
+def _erased(domain, message_id):
+    asking, _ = _act(domain)
+    current_app.gateway.erase(domain, message_id)
+    return _timeline(domain, message_id, asking)
+
+
 class Nothing(BaseModel):
     """An act that needs no more words."""
 
@@ -118,7 +146,6 @@ def _act(domain, model=Nothing):
     A program sends JSON, or no body where nothing needs to be said; a
     browser a form that carries the token of an admin's session.
     """
-    refuse_headers_not_yet()
     if body.is_form() and (admin := sessions.signed_in()):
         fields, _ = body.read_form()
         sessions.check_token(fields)

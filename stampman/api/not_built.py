@@ -8,8 +8,6 @@ blueprint = Blueprint('not_built', __name__)
 
 # path, methods, what it will be
 ROUTES = (
-    ('/<domain>/send/batch', ('POST',), 'Sending a batch'),
-    ('/<domain>/messages/<message_id>', ('DELETE',), 'Erasing a message'),
     ('/<domain>/webhooks/<service>', ('POST',), 'Taking delivery events'),
     ('/<domain>/suppressions/', ('GET', 'POST', 'DELETE'),
      'The suppression list'),

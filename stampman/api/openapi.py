@@ -11,6 +11,8 @@ from pydantic.json_schema import models_json_schema
 import stampman
 from stampman.api import answers
 from stampman.api.addresses import url
+from stampman.api.batch import Batch, BatchAnswer
+from stampman.api.headers import KEY
 from stampman.api.messages import MAX_LIMIT, LIMIT, Resolution
 from stampman.api.problems import Problem
 from stampman.helpers.delivery import State
@@ -36,9 +38,17 @@ class Verdict(AnyKey, Resolution):
     """A person's word on an uncertain message, and perhaps a key."""
 
 
+class KeyedBatch(Batch):
+    """Up to 500 emails, and perhaps the pool's key."""
+
+    pool_api_key: str | None = None
+
+
 class Refused(Problem):
-    """Fields are wrong; or, with an `id`, the message is stored and was
-    refused for good (`code` is `rejected`) or cannot be carried (`failed`).
+    """Nothing is stored: fields are wrong, or the Idempotency-Key came with
+    another body (`code` is `idempotency_key_reused`). Or, with an `id`, the
+    message is stored: it was refused for good (`rejected`), nobody can carry
+    it (`failed`) or, told again, it was withdrawn (`cancelled`).
     """
 
     id: str | None = None
@@ -56,10 +66,11 @@ class Operation(NamedTuple):
     needs_key: bool = True
     parameters: tuple[dict, ...] = ()
     needs_body: bool = True
+    headers: tuple[str, ...] = ()       # that answers about messages have
 
 
-def _parameter(name, description, **schema):
-    return {'name': name, 'in': 'query', 'required': False,
+def _parameter(name, description, place='query', **schema):
+    return {'name': name, 'in': place, 'required': False,
             'description': description, 'schema': schema}
 
 
@@ -73,6 +84,22 @@ _FILTERS = (
     _parameter('limit', 'how many', type='integer', minimum=1,
                maximum=MAX_LIMIT, default=LIMIT),
     _parameter('after', 'the last id of the page before', type='string'))
+_ONCE = (
+    _parameter(KEY, 'your name for this request: for 24 hours whatever is '
+               'sent under it with the same body is one and the same',
+               'header', type='string', minLength=1, maxLength=255,
+               pattern='^[ -~]+$'),
+    _parameter('Prefer', 'with `respond-async` no provider is waited for; '
+               'other preferences are ignored (RFC 7240)', 'header',
+               type='string'))
+# Of answers. Those of the errors come with every answer of that status.
+_HEADERS = {
+    'Location': 'the URL of the message',
+    'Idempotent-Replayed': '`true`: it came before under the same key',
+    'Preference-Applied': '`respond-async`: no provider was waited for',
+    'Retry-After': 'seconds after which to try again',
+    'WWW-Authenticate': 'always `Bearer`'}
+_OF_ERRORS = {401: ('WWW-Authenticate',), 429: ('Retry-After',)}
 _ACT = Operation({200: answers.Timeline}, (
     400, 401, 403, 404, 409, 413, 415, 422, 503), AnyKey, needs_body=False)
 OPERATIONS = {
@@ -89,7 +116,13 @@ OPERATIONS = {
     'sending.form': Operation({200: None}, (400, 404), needs_key=False),
     'sending.send': Operation(
         {200: answers.Sent, 202: answers.Sent},
-        (400, 401, 403, 404, 413, 415, 422, 429, 503), Submission),
+        (400, 401, 403, 404, 413, 415, 422, 429, 503), Submission,
+        parameters=_ONCE, headers=(
+            'Location', 'Idempotent-Replayed', 'Preference-Applied')),
+    'batch.send': Operation(
+        {200: BatchAnswer},
+        (400, 401, 403, 404, 413, 415, 422, 429, 503), KeyedBatch,
+        parameters=_ONCE, headers=('Idempotent-Replayed',)),
     'messages.index': Operation(
         {200: answers.Page}, (400, 401, 403, 404, 422, 503),
         parameters=_FILTERS),
@@ -98,6 +131,8 @@ OPERATIONS = {
     'messages.retry': _ACT,
     'messages.cancel': _ACT,
     'messages.resolve': _ACT._replace(body=Verdict, needs_body=True),
+    'messages.delete': _ACT,
+    'messages.erase': _ACT,
     'probes.healthz': Operation({200: None}, (400,), needs_key=False),
     'probes.readyz': Operation({200: None}, (400, 503), needs_key=False),
     'openapi.document': Operation({200: None}, (400,), needs_key=False),
@@ -120,7 +155,7 @@ def build(app) -> dict[str, Any]:
     for rule in app.url_map.iter_rules():
         if operation := OPERATIONS.get(rule.endpoint):
             path = re.sub('<([a-z_]+)>', r'{\1}', rule.rule)
-            methods = (rule.methods or set()) & {'GET', 'POST'}
+            methods = (rule.methods or set()) & {'GET', 'POST', 'DELETE'}
             for method in sorted(methods):
                 paths.setdefault(path, {})[method.lower()] = _operation(
                     app.view_functions[rule.endpoint], rule, operation)
@@ -147,12 +182,9 @@ def _operation(view, rule, operation):
              'schema': {'type': 'string'}}
             for name in sorted(rule.arguments)] + list(operation.parameters),
         'responses': {
-            **{str(status): _response(model, 'application/json')
-               for status, model in operation.answers.items()},
-            **{str(status): _response(
-                Refused if status == 422 and operation.body is Submission
-                else Problem, 'application/problem+json')
-               for status in operation.problems}}}
+            str(status): _response(status, model, operation)
+            for status, model in {**operation.answers, **dict.fromkeys(
+                operation.problems, Problem)}.items()}}
     if text:
         found['description'] = text
     if operation.needs_key:
@@ -164,11 +196,22 @@ def _operation(view, rule, operation):
     return found
 
 
-def _response(model, media_type):
-    schema = _reference(model) if model else {'type': 'object'}
-    return {'description': ' '.join(
+def _response(status, model, operation):
+    media_type, headers = 'application/json', operation.headers
+    if model is Problem:
+        media_type = 'application/problem+json'
+        headers = _OF_ERRORS.get(status, ())
+        if status == 422 and operation.body is Submission:
+            model, headers = Refused, operation.headers
+    found = {'description': ' '.join(
         (inspect.getdoc(model) if model else 'A JSON object.').split()),
-        'content': {media_type: {'schema': schema}}}
+        'content': {media_type: {'schema': (
+            _reference(model) if model else {'type': 'object'})}}}
+    if headers:
+        found['headers'] = {
+            name: {'description': _HEADERS[name],
+                   'schema': {'type': 'string'}} for name in headers}
+    return found
 
 
 def _reference(model):
@@ -185,7 +228,8 @@ def _schemas():
          for model in sorted(models, key=lambda model: model.__name__)],
         ref_template='#/components/schemas/{model}')
     schemas = _without_null_defaults(schema['$defs'])
-    schemas['Submission'] = _as_posted(schemas['Submission'])
+    schemas['BatchEmail'] = _as_posted(schemas['Submission'])
+    schemas['Submission'] = _with_key(schemas['BatchEmail'])
     return schemas
 
 
@@ -203,8 +247,7 @@ def _without_null_defaults(schema):
 def _as_posted(schema):
     """Add what a client may also call its fields, and what it must bring.
 
-    The model sees the fields after the aliases are resolved and the key is
-    taken out.
+    The model sees the fields after the aliases are resolved.
     """
     properties = dict(schema['properties'])
     names = {name: [name] for name in properties}
@@ -214,9 +257,6 @@ def _as_posted(schema):
     address = {'anyOf': [{'type': 'string'},
                          {'$ref': '#/components/schemas/Address'}]}
     properties['from_email'] = properties['from'] = address
-    properties['pool_api_key'] = {
-        'type': 'string', 'description': "the pool's key, if it stands in "
-                                         'no header'}
 
     def one_of(*fields):
         return {'anyOf': [{'required': [name]}
@@ -227,3 +267,10 @@ def _as_posted(schema):
         'properties': properties,
         'allOf': [one_of('from_email'), one_of('recipients', 'cc', 'bcc'),
                   one_of('content', 'html')]}
+
+
+def _with_key(schema):
+    """Add the key, which is taken out before the model sees the fields."""
+    return {**schema, 'properties': {**schema['properties'], 'pool_api_key': {
+        'type': 'string', 'description': "the pool's key, if it stands in "
+                                         'no header'}}}

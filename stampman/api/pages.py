@@ -17,7 +17,8 @@ TEMPLATES = {
     'sending.form': 'send.html', 'sending.send': 'sent.html',
     'messages.index': 'messages.html', 'messages.message': 'message.html',
     'messages.retry': 'message.html', 'messages.cancel': 'message.html',
-    'messages.resolve': 'message.html', 'login.form': 'login.html',
+    'messages.resolve': 'message.html', 'messages.delete': 'message.html',
+    'messages.erase': 'message.html', 'login.form': 'login.html',
 }
 # Characters that turn text around or hide in it.
 _HIDDEN = re.compile('[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e'
@@ -32,9 +33,10 @@ def visible(text: str) -> str:
 def render(data: dict, status: int) -> str:
     """Return the page of `data`, answered with `status`."""
     template = _template(data, status)
+    domain = (request.view_args or {}).get('domain')
     return render_template(
         template, data=data, status=status, path=request.path,
-        domain=(request.view_args or {}).get('domain'),
+        domain=domain, served=domain in current_app.gateway.pools,
         text=documentation(), source=json.dumps(
             data, ensure_ascii=False, indent=2),
         form=g.get('form', {}),

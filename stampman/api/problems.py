@@ -60,6 +60,12 @@ def document(status: int, code: str, title: str, detail: str,
             'request_id': request.environ['stampman.request_id']}
 
 
+def told(error: StampmanError) -> dict[str, Any]:
+    """Return an error that we raised on purpose as a problem."""
+    return document(error.status, error.code, error.title,
+                    error.detail or f'{error.title}.', error.errors)
+
+
 def of_ours(error: StampmanError):
     """Answer an error that we raised on purpose."""
     if error.status == 500:     # it should not have come this far: a bug
@@ -71,9 +77,7 @@ def of_ours(error: StampmanError):
         headers['WWW-Authenticate'] = 'Bearer'
     if error.retry_after is not None:
         headers['Retry-After'] = str(max(1, math.ceil(error.retry_after)))
-    return document(error.status, error.code, error.title,
-                    error.detail or f'{error.title}.', error.errors
-                    ), error.status, headers
+    return told(error), error.status, headers
 
 
 def of_http(error: HTTPException):

@@ -5,12 +5,12 @@ import re
 
 from flask import Blueprint, current_app, g, request
 
-from stampman.api import answers, auth, body, problems, sessions
+from stampman.api import answers, auth, body, headers, problems, sessions
 from stampman.api.addresses import url
 from stampman.helpers import mail
 from stampman.helpers.delivery import State
 from stampman.helpers.exceptions import (
-    BadRequest, InvalidFields, UnsupportedMediaType)
+    InvalidFields, KeyReused, UnsupportedMediaType)
 
 blueprint = Blueprint('sending', __name__)
 
@@ -20,8 +20,8 @@ STATUSES = {State.accepted: 200, State.queued: 202, State.sending: 202,
 TITLES = {State.rejected: 'The email was refused for good',
           State.failed: 'No service could carry the email',
           State.cancelled: 'The message was cancelled'}
-# Agreed, but not built yet: refused by name, never ignored.
-HEADERS_NOT_YET = ('Idempotency-Key', 'Prefer')
+REPLAYED = {'Idempotent-Replayed': 'true'}
+FORM_KEY = 'idempotency_key'    # of a form, which sends no headers
 # Fields of the form that hold several values, one a line or with commas.
 _LISTS = frozenset({'recipients', 'to', 'cc', 'bcc', 'reply_to', 'tags'})
 _BETWEEN = re.compile(r'(?:"(?:[^"\\\n]|\\.)*"|[^",;\n]|")+')
@@ -49,11 +49,22 @@ def form(domain):
     `from_name`, `reply_to`, `subject`, `headers` and `metadata` (objects of
     strings), `tags` (a list of strings), `attachments` (each with
     `filename`, `content_type`, `content` in base64 and, for an inline part
-    of the html, `content_id`), `track_opens`, `track_clicks`, `expires_at`
-    (a time with its offset, RFC 3339) and `on_uncertain` (`"hold"` or
-    `"failover"`). `from`, `to` and `text` are other names of `from_email`,
-    `recipients` and `content`. A field that is not known is an error that
-    names it.
+    of the html, `content_id`), `track_opens`, `track_clicks`, `send_at` (not
+    before that time, at most 30 days ahead), `expires_at` (both times with
+    their offset, RFC 3339) and `on_uncertain` (`"hold"` or `"failover"`).
+    `from`, `to` and `text` are other names of `from_email`, `recipients` and
+    `content`. A field that is not known is an error that names it.
+
+    With the header `Idempotency-Key` (1 to 255 printable ASCII characters,
+    of your choice) the same request may be sent again and again: for 24
+    hours it is one message, and the answer tells where that stands now, with
+    `Idempotent-Replayed: true`. Another body under the same key is a 422.
+    What was refused is not remembered. With `Prefer: respond-async` the
+    answer does not wait for a provider: 202, `queued`. Other preferences
+    are ignored, as RFC 7240 asks.
+
+    Up to 500 emails at once are posted to `send/batch`, as
+    `{"emails": [ … ]}`.
 
     The answer tells where the message stands. 200: a provider took it, and
     `service_used` says which. 202: it is stored and will be sent, or is
@@ -71,26 +82,26 @@ def form(domain):
 @blueprint.post('/<domain>/send')
 def send(domain):
     """Send one email through this pool."""
-    data = _form(domain) if body.is_form() else _json(domain)
-    refuse_headers_not_yet()
+    data, key = _form(domain) if body.is_form() else (
+        json_fields(domain), headers.idempotency_key())
+    at_once = not headers.prefers_async()
     gateway = current_app.gateway
     submission = mail.submission(data, gateway.config.limits)
-    taken = gateway.send(domain, submission,
-                         request.environ['stampman.arrived'])
-    return _answer(taken.message)
+    try:
+        taken = gateway.send(
+            domain, submission, request.environ['stampman.arrived'], key,
+            at_once)
+    except KeyReused:
+        if body.is_form():
+            raise _sent_before() from None
+        raise
+    return _answer(taken, {} if at_once or taken.replayed else {
+        'Preference-Applied': 'respond-async'})
 
 
-def refuse_headers_not_yet():
-    """Raise BadRequest for a header that would be ignored."""
-    for name in HEADERS_NOT_YET:
-        if name in request.headers:
-            raise BadRequest(
-                f'The header {name} does not work yet: leave it out.',
-                errors=[(name, 'does not work yet: leave it out')])
-
-
-def _answer(message):
+def _answer(taken, told):
     """Answer with the message as it is; never an error from here on."""
+    message = taken.message
     found = answers.sent(message).json_object()
     status = STATUSES[message.state]
     if status >= 400:
@@ -98,10 +109,11 @@ def _answer(message):
         found = problems.document(
             status, message.state, TITLES[message.state],
             message.reason or TITLES[message.state], **found)
-    return found, status, {'Location': found['url']}
+    return found, status, {'Location': found['url'], **told,
+                           **(REPLAYED if taken.replayed else {})}
 
 
-def _json(domain):
+def json_fields(domain):
     """Return the fields that a program posts, its key proved."""
     if 'Authorization' in request.headers:
         auth.demand(auth.caller(), domain, pool=True)   # before the body
@@ -111,7 +123,8 @@ def _json(domain):
 
 
 def _form(domain):
-    """Return the fields that a browser posts, its right to it proved."""
+    """Return what a browser posts, its right to it proved: the fields, and
+    the key of this form, which a double click or a reload brings again."""
     posted, files = body.read_form()
     data = _unrolled(posted)
     g.form = {name: value for name, value in data.items()
@@ -128,7 +141,37 @@ def _form(domain):
         sessions.check_token(posted)
         data.pop('pool_api_key', None)
     data.pop('csrf_token', None)
-    return _as_json(data, files)
+    key = _key_of_form(data.pop(FORM_KEY, ''))
+    return _as_json(data, files), key
+
+
+def _key_of_form(given):
+    """Return the key of a form; a program may post one with the header."""
+    key = headers.idempotency_key()
+    if not given:
+        return key
+    wrong = '' if headers.is_key(given) else headers.KEY_RULE
+    if key is not None:
+        wrong = f'stands in the header {headers.KEY} too'
+    if wrong:
+        g.form.pop(FORM_KEY)
+        raise InvalidFields(errors=[(FORM_KEY, wrong)])
+    return given
+
+
+class FormSentBefore(KeyReused):
+    """Somebody went back in the browser and wrote another email."""
+
+    title = 'This form was sent already'
+
+
+def _sent_before():
+    """Tell a person what happened; the form gets a new key."""
+    g.form.pop(FORM_KEY, None)
+    return FormSentBefore(
+        'This form was sent before, with other content: that email is '
+        'stored, and nothing was sent now. Press "Send" to send this one '
+        'too.')
 
 
 def _unrolled(posted):

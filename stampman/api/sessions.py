@@ -78,6 +78,12 @@ def token() -> str:
     return session['token']
 
 
+def form_key() -> str:
+    """Return an Idempotency-Key for a form: whoever sends the form twice,
+    by a double click or a reload, has sent it once."""
+    return secrets.token_urlsafe(18)
+
+
 def check_token(form) -> None:
     """Raise Forbidden unless the form was made by us for this session."""
     known = session.get('token', '')

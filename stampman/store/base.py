@@ -172,8 +172,7 @@ class AbstractStore(ABC):
         that tells recipients apart had an end (by a rescue), who holds the
         lease now knows too little: the fence turns it away, unless it holds
         the `claim` of the writer. A replay that is accepted settles what it
-        replays. Raises NotFound where the
-        attempt never began.
+        replays. Raises NotFound where the attempt never began.
         """
 
     @abstractmethod

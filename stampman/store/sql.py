@@ -19,7 +19,7 @@ from stampman.store import _rows as rows
 from stampman.store import _statements as sql
 from stampman.store._lease_clock import LeaseClock
 from stampman.store._shared import SharedTables
-from stampman.store._sqlite import SqliteDatabase
+from stampman.store._sqlite import RETRY_AFTER, SqliteDatabase
 from stampman.store.base import (
     ORPHANED, UNSETTLED, Claimed, Entry, Filter)
 from stampman.store.schema import HEAD
@@ -79,7 +79,7 @@ class SqlStore(SharedTables):
             self._database.check(connection)
             problem, behind = _compared(connection)
             if problem and not behind:
-                raise StoreUnavailable(problem)
+                raise StoreUnavailable(problem, retry_after=RETRY_AFTER)
             if behind:
                 from stampman.store import migrations
                 migrations.upgrade(connection)
