@@ -5,8 +5,11 @@ import re
 import pytest
 
 from stampman import cli
+from stampman.helpers.config import Config
+from stampman.helpers.delivery import MAX_CRASHES, MAX_UNCERTAIN, Timing
 from stampman.services import providers, service_class
 from stampman.simulator import Simulator, faults
+from stampman.store._adding import KEY_LIFE
 
 from provider_docs import (
     PAGE, ROOT, default, kind, outcome, page, runs, table, unknown)
@@ -23,7 +26,7 @@ def test_the_page_of_the_providers_is_what_the_program_says():
         'docs/providers.md is out of date: write it anew with "make docs"')
 
 
-@pytest.mark.parametrize('name', ['providers', 'simulator'])
+@pytest.mark.parametrize('name', ['guarantees', 'providers', 'simulator'])
 def test_the_readme_leads_to_it(name):
     assert f'(docs/{name}.md)' in (ROOT / 'README.md').read_text('utf-8')
 
@@ -122,3 +125,34 @@ def test_statuses_in_a_row_are_told_as_a_run():
 def test_a_bar_in_a_cell_stays_in_it():
     assert table(('a', 'b'), [('x|y', 'z')]) == (
         '| a | b |\n| --- | --- |\n| x\\|y | z |')
+
+
+GUARANTEES = ' '.join(
+    (ROOT / 'docs' / 'guarantees.md').read_text('utf-8').split())
+
+
+@pytest.mark.parametrize('words, figure', [
+    ('the lease (%g s) runs out', Timing().lease),
+    ('the recording is tried for %g s', Timing().recording),
+    ('what is in flight gets %g s', Timing().drain),
+    ('For %g hours the same key', KEY_LIFE / 3600),
+    ('the content of a settled message is deleted `keep_bodies` days (%g)',
+     Config.model_fields['keep_bodies'].default),
+    ('the message `keep_messages` days (%g) after',
+     Config.model_fields['keep_messages'].default)])
+def test_what_is_guaranteed_is_what_is_set(words, figure):
+    assert (words % figure).lower() in GUARANTEES.lower()
+
+
+def test_the_limits_that_are_guaranteed_are_those_of_the_code():
+    assert (MAX_UNCERTAIN, MAX_CRASHES) == (3, 5)
+    assert 'after three uncertain attempts it is held too' in GUARANTEES
+    assert 'takes the process down with it, five times' in GUARANTEES
+
+
+def test_the_tests_that_the_guarantees_name_are_there():
+    named = re.findall(r'`(?:tests/)?((?:test_|simulation)[\w*]+(?:\.py)?)`',
+                       GUARANTEES)
+    assert len(named) > 5
+    for name in named:
+        assert list((ROOT / 'tests').glob(name)), name
