@@ -49,6 +49,8 @@ class Stopping:
         os.set_blocking(told_by, False)
         theirs = signal.set_wakeup_fd(told_by, warn_on_full_buffer=False)
         self._begin(self._listen, ours, theirs)
+        if not served_by.alive:         # it was told while it began
+            self._told.put(signal.SIGTERM)
         self._begin(self._end_in_time)
 
     def _listen(self, ours, theirs):
@@ -78,8 +80,8 @@ class Stopping:
     def _end_in_time(self):
         interrupts = self._told.get() == signal.SIGINT
         self._stop()
-        log.info('this process stops: it begins nothing that takes longer '
-                 'than %s s', self._gateway.timing.drain)
+        log.info('the process %s stops, and begins nothing that takes longer '
+                 'than %s s', os.getpid(), self._gateway.timing.drain)
         clock = self._gateway.clock
         until = clock.monotonic() + self._gateway.timing.drain
         while interrupts < 2:

@@ -19,7 +19,7 @@ from stampman.api import create_api
 from stampman.gateway import Gateway, load_config
 from stampman.helpers import environment as environments
 from stampman.helpers.delivery import Clock
-from stampman.main import surroundings
+from stampman.opening import surroundings
 from stampman.store import open_store
 
 ROOT = Path(__file__).parent.parent

@@ -219,13 +219,28 @@ def test_reload_signals_nobody_by_a_number_that_was_left_behind(ready):
 
 
 @pytest.mark.parametrize('command', [
-    (), ('run',), ('init',), ('check',), ('reload',), ('send',),
+    (), ('run',), ('worker',), ('init',), ('check',), ('reload',), ('send',),
     ('migrate',)])
 def test_every_command_explains_itself(folder, command):
     result = folder.run(*command, '--help')
     assert result.returncode == 0
     assert 'Usage: ' in result.stdout
     assert len(result.stdout.splitlines()) >= 6
+
+
+@pytest.mark.parametrize('threads', ['0', '65', 'many'])
+def test_a_worker_has_a_sensible_number_of_threads(ready, threads):
+    result = ready.run('worker', '--threads', threads)
+    assert result.returncode == 2
+    assert '--threads' in result.stderr
+
+
+def test_a_worker_does_not_begin_with_a_broken_config(ready):
+    ready.configure('{')
+    result = ready.run('worker')
+    assert result.returncode == 1
+    assert 'is not JSON' in result.stderr
+    assert 'Traceback' not in result.stderr
 
 
 def test_wrong_words_are_told_apart_from_failures(folder):

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from stampman.helpers.delivery import State
-from stampman.main import new_id
+from stampman.opening import new_id
 from stampman.store import open_store
 
 from fakes import email, message

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import time
@@ -17,7 +18,8 @@ from sites import Site
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
 IN_OUR_OWN_WAY = 'gunicorn as stampman run'
-STOPS = 'this process stops'
+# An idle process may be gone before it says that it stops.
+STOPS = re.compile(r'(?:the process |Worker exiting \(pid: )(\d+)')
 KINDS = ('embedded', 'off')
 every_command = pytest.mark.parametrize('command', [
     command if command == IN_OUR_OWN_WAY
@@ -47,8 +49,8 @@ class Stopped:
     def told(self, number=signal.SIGTERM, group=False):
         """Tell it, and return when all its processes know."""
         self.tell(number, group)
-        self.server.until(
-            lambda: self.server.log.count(STOPS) == self.processes)
+        self.server.until(lambda: len(set(
+            STOPS.findall(self.server.log))) == self.processes)
 
     def tell(self, number, group=False):
         pid = self.server.process.pid
@@ -59,6 +61,8 @@ class Stopped:
 
     def __enter__(self):
         self.server.__enter__()
+        self.server.until(lambda: self.server.log.count(
+            'journal_mode') >= self.processes)      # each has opened it
         return self
 
     def __exit__(self, *_):
