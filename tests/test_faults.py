@@ -129,7 +129,7 @@ NOT_READ_WHOLE = ('P8', 'P9 reset unread')
 class Journal(MemoryJournal):
     """A journal whose deadlines are of the clock that calls are held to."""
 
-    def begin(self, service, seconds):
+    def begin(self, service, seconds, replays=None):
         return super().begin(service, seconds)._replace(
             deadline=CLOCK.monotonic() + seconds)
 

@@ -51,6 +51,7 @@ def test_the_worker_runs_in_every_process_that_serves(
     assert server.process.returncode == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('command', [
     'gunicorn --preload', 'gunicorn with two workers'])
 def test_requests_deliver_side_by_side(tmp_path, provider, command):
@@ -112,6 +113,7 @@ def test_reload_makes_the_server_read_a_valid_config(tmp_path):
         server.until(lambda: server.get('/third.example/').status == 200)
 
 
+@pytest.mark.long
 def test_a_pid_file_that_was_left_behind_stops_nobody(tmp_path):
     (tmp_path / 'config.pid').write_text(str(os.getpid()))
     with Server(tmp_path).configure(config()) as server:
@@ -120,6 +122,7 @@ def test_a_pid_file_that_was_left_behind_stops_nobody(tmp_path):
         assert server.run('reload').returncode == 0
 
 
+@pytest.mark.long
 def test_a_broken_config_changes_nothing(tmp_path):
     with Server(tmp_path).configure(config()) as server:
         server.configure('{"pools": [')
@@ -154,6 +157,7 @@ def test_what_is_in_flight_is_finished_before_it_stops(tmp_path, provider):
         assert server.process.wait(30) == 0
 
 
+@pytest.mark.long
 def test_a_client_that_lingers_stalls_nobody(tmp_path):
     """gunicorn 26 and later wait 2 s for it in the thread that accepts."""
     with Server(tmp_path).configure(config()) as server:

@@ -95,6 +95,7 @@ def test_it_finishes_what_is_in_flight_and_begins_nothing_too_long(
     assert stopped.site.message(later).attempts == ()
 
 
+@pytest.mark.long
 @every_command
 @pytest.mark.parametrize('worker', KINDS)
 def test_what_hangs_for_longer_ends_with_it(
@@ -116,6 +117,7 @@ def test_what_hangs_for_longer_ends_with_it(
     assert 'left to a rescue' in stopped.server.log
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('number', SIGNALS[1:])
 @every_command
 def test_ctrl_c_and_sigquit_reach_all_of_it_and_it_finishes(
@@ -131,6 +133,7 @@ def test_ctrl_c_and_sigquit_reach_all_of_it_and_it_finishes(
     assert replies[0].json['status'] == 'accepted'
 
 
+@pytest.mark.long
 def test_a_second_ctrl_c_ends_it_at_once(tmp_path, provider):
     provider.hold()
     with Stopped(tmp_path, provider, timeout=20) as stopped:
@@ -142,6 +145,7 @@ def test_a_second_ctrl_c_ends_it_at_once(tmp_path, provider):
         thread.join()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('worker', KINDS)
 def test_the_worker_and_the_requests_share_the_time(
         tmp_path, provider, worker):
@@ -162,6 +166,7 @@ def test_the_worker_and_the_requests_share_the_time(
             in stopped.server.log)
 
 
+@pytest.mark.long
 def test_a_client_that_keeps_its_connection_delays_nobody_for_long(
         tmp_path, provider):
     with Stopped(tmp_path, provider) as stopped, socket.create_connection(
@@ -172,6 +177,7 @@ def test_a_client_that_keeps_its_connection_delays_nobody_for_long(
         assert stopped.ends(10) == 0
 
 
+@pytest.mark.long
 def test_a_server_whose_worker_dies_gets_a_new_process(
         tmp_path, provider):
     site = Site(tmp_path, provider)

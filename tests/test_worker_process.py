@@ -83,6 +83,7 @@ def test_it_finishes_what_is_in_flight_and_claims_nothing_more(
     assert 'the worker has stopped' in worker.log
 
 
+@pytest.mark.long
 def test_what_hangs_for_longer_is_left_to_a_rescue(site, provider):
     provider.hold()
     [id] = site.queue(on_uncertain='hold')
@@ -99,6 +100,7 @@ def test_what_hangs_for_longer_is_left_to_a_rescue(site, provider):
     assert site.message(id).attempts[0].outcome.kind is Kind.uncertain
 
 
+@pytest.mark.long
 def test_a_second_interrupt_ends_it_at_once(site, provider):
     provider.hold()
     site.queue()
@@ -141,6 +143,7 @@ def test_it_reads_the_config_anew_and_finishes_under_the_old_one(
         assert worker.end() == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('broken', ['{"pools": [', '{"colour": "red"}'])
 def test_a_broken_config_leaves_it_the_last_good_one(site, broken):
     site.write(broken)
@@ -156,6 +159,7 @@ def test_a_broken_config_leaves_it_the_last_good_one(site, broken):
         assert worker.end() == 0
 
 
+@pytest.mark.long
 def test_reload_reaches_the_server_and_the_workers(site):
     server = Server(site.folder)
     (site.folder / 'config.worker-7.pid').write_text('1')   # long dead
