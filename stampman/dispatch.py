@@ -90,6 +90,7 @@ class StoreJournal:
         log.info('%s: %s', attempt.service, outcome.kind, extra={
             'attempt_id': attempt.id, 'service': attempt.service,
             'kind': outcome.kind, 'status': outcome.http_status,
+            'reason': outcome.reason,
             'seconds': round(ended.ended_at - ended.started_at, 3)})
         if recipients.told_apart(self.message):
             self.message = recipients.settle(self.message)
@@ -199,7 +200,7 @@ class Dispatch(NamedTuple):
                 log.error('left to a rescue: %s', error.detail)
             state = journal.message.state
             log.log(_LEVELS.get(state, logging.INFO), 'the message is %s',
-                    state)
+                    state, extra={'reason': journal.message.reason})
         return journal.message
 
     def _walk(self, journal, email, services, until, wait):

@@ -264,13 +264,15 @@ class Gateway:
     # -- a person's acts ---------------------------------------------------
 
     def retry(self, domain: str, message_id: str) -> Message:
-        """Set a rejected, failed or cancelled message going again."""
+        """Set a rejected, failed or cancelled message going again; what is
+        scheduled, at its time."""
         now = self.clock.now()
+        due = max(now, self.store.message(domain, message_id).send_at or now)
         life = self.pools[domain].config.expires_after
         return self.store.change(
             domain, message_id, RETRIED, State.queued,
-            reason='tried again by a person', next_attempt_at=now,
-            restart=True, expires_at=now + life)
+            reason='tried again by a person', next_attempt_at=due,
+            restart=True, expires_at=due + life)
 
     def cancel(self, domain: str, message_id: str) -> Message:
         """Withdraw a message that waits; raises Conflict if it does not."""

@@ -123,14 +123,19 @@ class Intake(NamedTuple):
                 f'{submission.from_email} is not an allowed sender of '
                 f'{pool.domain}',
                 errors=[('from_email', 'is not an allowed sender')])
-        send_at = _send_at(submission, now)
+        errors = []
+        send_at = _send_at(submission, now, errors)
+        expires_at = _expiry(pool, submission, max(now, send_at or now),
+                             errors)
+        on_uncertain = _on_uncertain(pool, submission, errors)
+        if errors:
+            raise InvalidFields(errors=errors)
         claimed = claimed and (send_at or now) <= now
         state = State.sending if claimed else State.queued
         message = Message(
             id=self.new_id(now), pool=pool.domain, state=state,
             created_at=now, send_at=send_at,
-            expires_at=_expiry(pool, submission, now, send_at or now),
-            on_uncertain=_on_uncertain(pool, submission),
+            expires_at=expires_at, on_uncertain=on_uncertain,
             next_attempt_at=None if claimed else max(now, send_at or now),
             recipients=_recipients(submission, state))
         return Taken(message, Claim(
@@ -155,34 +160,35 @@ def _recipients(email, status):
         for address in addresses)
 
 
-def _send_at(submission, now):
+def _send_at(submission, now, errors):
     """A client's clock may be a little late, not by a day."""
     if submission.send_at is None:
         return None
     send_at = submission.send_at.timestamp()
     if not now - LATE <= send_at <= now + FARTHEST:
-        raise InvalidFields(errors=[(
+        errors.append((
             'send_at', f'must lie ahead, by {FARTHEST / DAY:.0f} days at '
-            'most')])
+            'most'))
+        return None
     return send_at
 
 
-def _expiry(pool, submission, now, due):
+def _expiry(pool, submission, due, errors):
     if submission.expires_at is None:
-        return max(now, due) + pool.expires_after
+        return due + pool.expires_after
     expires_at = submission.expires_at.timestamp()
-    if not max(now, due) < expires_at <= max(now, due) + LONGEST_LIFE:
-        raise InvalidFields(errors=[(
+    if not due < expires_at <= due + LONGEST_LIFE:
+        errors.append((
             'expires_at', 'must lie ahead, also of send_at, by '
-            f'{LONGEST_LIFE / DAY:.0f} days at most')])
+            f'{LONGEST_LIFE / DAY:.0f} days at most'))
     return expires_at
 
 
-def _on_uncertain(pool, submission):
+def _on_uncertain(pool, submission, errors):
     """A message may be stricter than its pool, not the reverse."""
     wanted = submission.on_uncertain or pool.on_uncertain
     if wanted == 'failover' and pool.on_uncertain == 'hold':
-        raise InvalidFields(errors=[(
+        errors.append((
             'on_uncertain', 'this pool holds: a message cannot ask for '
-            '"failover"')])
+            '"failover"'))
     return wanted

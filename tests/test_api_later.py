@@ -158,6 +158,15 @@ def test_it_is_cancelled_before_it_is_due(server):
     assert reply.json['send_at'] == sent['send_at']
 
 
+def test_set_going_again_it_still_waits_for_its_time(server):
+    sent = server.send({**EMAIL, 'send_at': at(DAY)}).json
+    for act in 'cancel', 'retry':
+        reply = server.request(
+            'POST', f'{MESSAGES}{sent["id"]}/{act}', key=POOL_KEY)
+    assert (reply.status, reply.json['status']) == (200, 'queued')
+    assert reply.json['next_attempt_at'] == sent['send_at']
+
+
 @pytest.mark.parametrize('ahead, status', [
     (-400, 422), (-100, 200), (30 * DAY - 60, 202), (30 * DAY + 60, 422)])
 def test_it_may_lie_ahead_by_thirty_days(server, ahead, status):

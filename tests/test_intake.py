@@ -358,3 +358,12 @@ def test_a_batch_over_the_rate_is_refused_whole(intake):
     assert 0 < refused.value.retry_after <= 2
     assert count(intake) == 2
     assert submit_all(intake, {0: GOOD, 1: GOOD}, pool=slow)[0].replayed
+
+
+def test_all_that_is_wrong_with_the_options_is_told_at_once(intake):
+    with pytest.raises(InvalidFields) as raised:
+        submit(intake, pool=pool(on_uncertain='hold'), send_at=at(-DAY),
+               expires_at=at(-HOUR), on_uncertain='failover')
+    assert [error.field for error in raised.value.errors] == [
+        'send_at', 'expires_at', 'on_uncertain']
+    assert not count(intake)

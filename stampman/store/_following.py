@@ -9,9 +9,21 @@ from sqlalchemy import Connection, Update
 
 from stampman.helpers import recipients
 from stampman.helpers.delivery import (
-    Attempt, Kind, Message, Recipient, State)
+    Attempt, Kind, Message, Outcome, Recipient, State)
 from stampman.store import _reading as reading
+from stampman.store import _rows as rows
 from stampman.store import _statements as sql
+from stampman.store.base import ORPHANED
+
+
+_GUESS = rows.rest_of(Outcome(kind=Kind.uncertain, reason=ORPHANED))
+
+
+def orphan(connection: Connection, message_id: str, at: float) -> bool:
+    """End an attempt that nobody waits for any more; say if there was one.
+    Its own end, if that comes, replaces this one."""
+    return bool(connection.execute(sql.ORPHAN, {
+        'of': message_id, 'at': at, 'guess': _GUESS}).rowcount)
 
 
 def follow(connection: Connection, all_others: Update, message_id: str,
@@ -37,6 +49,7 @@ def settle(connection: Connection, attempt: Attempt,
     after = recipients.settle(before)
     _write_changes(connection, before, after)
     if after.state is State.accepted:
+        orphan(connection, message_id, attempt.ended_at)
         connection.execute(sql.SETTLED, {
             'of': message_id, 'twice': after.possible_duplicate})
     elif attempt.outcome.kind is not Kind.uncertain:

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import inspect
 from sqlalchemy.exc import IntegrityError
 
-from stampman.helpers.delivery import Claim, Clock, Kind, Outcome, State
+from stampman.helpers.delivery import Claim, Clock, Kind, State
 from stampman.helpers.exceptions import (
     ConfigError, Conflict, KeyTaken, LeaseLost, NotFound, StoreUnavailable)
 from stampman.helpers.recipients import tells_apart, told_apart
@@ -21,13 +21,12 @@ from stampman.store._lease_clock import LeaseClock
 from stampman.store._shared import SharedTables
 from stampman.store._sqlite import RETRY_AFTER, SqliteDatabase
 from stampman.store.base import (
-    ORPHANED, UNSETTLED, Claimed, Entry, Filter)
+    UNSETTLED, Claimed, Entry, Filter)
 from stampman.store.schema import HEAD
 
 log = logging.getLogger(__name__)
 
 ASIDE = 3600.0              # seconds for which an unreadable message waits
-_GUESS = rows.rest_of(Outcome(kind=Kind.uncertain, reason=ORPHANED))
 _VERSION = 'SELECT version_num FROM alembic_version'
 
 
@@ -147,9 +146,7 @@ class SqlStore(SharedTables):
                 connection, now, leases_now, limit, sql.TAKE_WAITING_DUE,
                 sql.TAKE_RUN_OUT)
             for message_id in run_out:
-                if connection.execute(sql.ORPHAN, {
-                        'of': message_id, 'at': now,
-                        'guess': _GUESS}).rowcount:
+                if following.orphan(connection, message_id, now):
                     connection.execute(sql.CRASHED, {'of': message_id})
             claim = Claim('', owner, 0, lease_until)
             return tuple(_claimed(
@@ -186,17 +183,15 @@ class SqlStore(SharedTables):
             if attempt.replays and outcome.kind is Kind.accepted:
                 connection.execute(sql.REPLAYED, {
                     'of': message_id, 'root': attempt.replays})
-            if outcome.kind is Kind.accepted and row.kind:
-                connection.execute(sql.ORPHAN, {    # another has begun since
-                    'of': message_id, 'at': attempt.ended_at,
-                    'guess': _GUESS})
             if tells_apart(attempt):
-                if row.kind:
+                if row.kind == Kind.uncertain:
                     connection.execute(sql.TURN_AWAY, {
                         'of': message_id,
                         'but': claim.fence if claim else -1})
                 following.settle(connection, attempt, message_id)
             elif outcome.kind is Kind.accepted:
+                if row.kind == Kind.uncertain:
+                    following.orphan(connection, message_id, attempt.ended_at)
                 connection.execute(sql.ACCEPTED, {'of': message_id})
                 connection.execute(sql.ALL_ACCEPTED, {
                     'of': message_id,
