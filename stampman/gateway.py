@@ -7,7 +7,7 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from stampman import services
@@ -188,16 +188,17 @@ class Gateway:
                 slots.give_back()
 
     def send_batch(self, domain: str, submissions: Mapping[int, Submission],
-                   key: str | None = None
+                   key: str | None = None, unread: Mapping[int, Any] = {}
                    ) -> Mapping[int, Taken | RequestError]:
         """Store several messages in one transaction, for the worker.
 
-        Returns what became of each, by its position in the batch. Raises
+        `unread` is the JSON of those of the batch that are no submissions:
+        the key is for all of it. Returns what became of each, by its position in the batch. Raises
         what `Intake.submit` raises of all of them: then nothing is stored.
         """
         found = self._intake.submit_all(
             self.pools[domain].config, submissions, self.clock.now(),
-            key=key and idempotency_key(key, submissions))
+            key=key and idempotency_key(key, submissions, unread))
         self.on_queued(sum(isinstance(one, Taken) and not one.replayed
                            for one in found.values()))
         return found

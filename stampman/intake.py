@@ -1,8 +1,9 @@
 """Taking messages in: from here on they are ours to deliver."""
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from stampman.helpers.config import DAY, PoolConfig
 from stampman.helpers.delivery import (
@@ -18,14 +19,19 @@ LATE = 300.0                # seconds by which `send_at` may have passed
 
 
 def idempotency_key(text: str, submission: Submission | Mapping[
-        int, Submission]) -> IdempotencyKey:
-    """Return what a client calls one submission, or those of a batch."""
+        int, Submission], unread: Mapping[int, Any] = {}) -> IdempotencyKey:
+    """Return what a client calls one submission, or a batch: also those of
+    its emails that cannot be read, as their JSON was, tell it from others.
+    """
     prints = submission.fingerprint if isinstance(
-        submission, Submission) else ' '.join(
-        f'{position}:{one.fingerprint}'
-        for position, one in submission.items())
-    return IdempotencyKey(hashlib.sha256(text.encode()).hexdigest(),
-                          hashlib.sha256(prints.encode()).hexdigest())
+        submission, Submission) else json.dumps(
+        [[*unread.items()], [(position, one.fingerprint) for position, one
+                             in submission.items()]], sort_keys=True)
+    return IdempotencyKey(_sha256(text), _sha256(prints))
+
+
+def _sha256(text):
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Taken(NamedTuple):

@@ -36,6 +36,14 @@ class ThreadWorker(gthread.ThreadWorker):
     def wait_for_and_dispatch_events(self, timeout):
         super().wait_for_and_dispatch_events(min(timeout, 1.0))
 
+    def set_accept_enabled(self, enabled):
+        """Who connects while we stop is turned away at once, by a server
+        that is not there any more; else the system would let them wait."""
+        super().set_accept_enabled(enabled)
+        if not self.alive:
+            for listener in self.sockets:
+                listener.close()
+
 
 def _environment():
     """Read what the settings below need; what is wrong is told later."""

@@ -151,7 +151,8 @@ def test_a_batch_that_comes_again_is_the_same_messages(server):
 
 
 @pytest.mark.parametrize('emails', [
-    numbered(1), numbered(2, 1), numbered(1, 2, 3), numbered(1, 3)])
+    numbered(1), numbered(2, 1), numbered(1, 2, 3), numbered(1, 3),
+    [*numbered(1, 2), {}]])
 def test_another_batch_under_the_key_is_refused_whole(server, emails):
     assert post(server, numbered(1, 2), **{KEY: 'c'}).status == 200
     before = count(server)

@@ -75,12 +75,15 @@ def send(domain):
     key = headers.idempotency_key()
     headers.prefers_async()     # it always is; what is malformed is refused
     gateway = current_app.gateway
+    emails = _emails(data)
     read = {index: _read(email, gateway.config.limits)
-            for index, email in enumerate(_emails(data))}
+            for index, email in enumerate(emails)}
     good = {index: one for index, one in read.items()
             if isinstance(one, mail.Submission)}
     _count_recipients(good.values(), gateway.config.limits)
-    taken = gateway.send_batch(domain, good, key)
+    taken = gateway.send_batch(domain, good, key, {
+        index: email for index, email in enumerate(emails)
+        if index not in good})
     results = [_result(index, one) for index, one in {**read, **taken}.items()]
     stored = sum(one.message is not None for one in results)
     replayed = any(one.replayed for one in taken.values()
