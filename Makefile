@@ -1,7 +1,7 @@
 # `make run` serves here, `make demo` shows a failover, `make test` tests; each
 # sets up what it needs.
 
-.PHONY: run demo test test-all check docs pins clean .venv .venv-test
+.PHONY: run demo test test-all check simulate docs pins clean .venv .venv-test
 .DEFAULT_GOAL := run
 
 # To use a certain Python: make run PYTHON=/path/to/python3.13
@@ -29,6 +29,16 @@ test-all: .venv-test
 # Only what reads the source, not what runs it: seconds.
 check: .venv-test
 	.venv/bin/python -m pytest -q tests/test_sanity.py
+
+# The real program under faults, in virtual time: `SEEDS=20000` for a night,
+# `START=17 SEEDS=1 POLICY=hold` for one again.
+SEEDS = 2000
+START = 0
+POLICY = both
+
+simulate: .venv-test
+	@cd tests && ../.venv/bin/python -m simulation --seeds $(SEEDS) \
+		--start $(START) --policy $(POLICY)
 
 # Write docs/providers.md anew.
 docs: .venv

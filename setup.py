@@ -61,6 +61,7 @@ TEST = [
     'jsonschema>=4.25,<5',
     'trustme>=1.2,<2',
     'aiosmtpd>=1.4.6,<2',
+    'greenlet>=3.2,<4',          # tasks of the simulation
 ]
 
 setup(

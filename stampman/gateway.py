@@ -193,8 +193,9 @@ class Gateway:
         """Store several messages in one transaction, for the worker.
 
         `unread` is the JSON of those of the batch that are no submissions:
-        the key is for all of it. Returns what became of each, by its position in the batch. Raises
-        what `Intake.submit` raises of all of them: then nothing is stored.
+        the key is for all of it. Returns what became of each, by its
+        position in the batch. Raises what `Intake.submit` raises of all of
+        them: then nothing is stored.
         """
         found = self._intake.submit_all(
             self.pools[domain].config, submissions, self.clock.now(),
