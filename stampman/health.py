@@ -147,7 +147,7 @@ class Permit(NamedTuple):
 
     account: str
     for_domain: str     # the key of a refusal of the sender's domain
-    trials: frozenset[str] = frozenset()    # those that it is the trial of
+    trials: tuple[str, ...] = ()    # those that it is the trial of
 
 
 class Standing(NamedTuple):
@@ -182,14 +182,14 @@ class Health:
         seen = {key: self._read(key) for key in keys}
         if not all(_may_try(condition, now) for _, condition in seen.values()):
             return None
-        trials = set()
+        trials = []
         for key, (version, condition) in seen.items():
             if condition.on_trial(now):
                 if not self._try_out(key, version, condition, now):
-                    self.release(Permit(*keys, frozenset(trials)))
+                    self.release(Permit(*keys, tuple(trials)))
                     return None
-                trials.add(key)
-        return Permit(*keys, frozenset(trials))
+                trials.append(key)
+        return Permit(*keys, tuple(trials))
 
     def release(self, permit: Permit) -> None:
         """Take back a permit for which nothing was called."""
