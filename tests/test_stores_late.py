@@ -248,3 +248,24 @@ def test_an_uncertain_end_takes_back_that_somebody_is_surely_rejected(store):
     told = store.message(POOL, one.id)
     assert [each.status for each in told.recipients] == [
         State.accepted, State.uncertain]
+
+
+def test_a_proof_between_an_end_and_the_conclusion_stands(store):
+    """Who concludes knows less of the recipients: the fence says so."""
+    both = 'one@example.org', 'two@example.org'
+    message, claim = add_claimed(store, recipients=both)
+    begun = attempt()
+    claim = store.begin(claim, begun, NOW + 60)
+
+    def told(kind):
+        return ended(begun, 'accepted', recipients=(
+            RecipientOutcome(email=both[0], kind=Kind.accepted),
+            RecipientOutcome(email=both[1], kind=Kind(kind))))
+
+    store.end(told('deferred'), message.id)
+    store.end(told('deferred'), message.id)     # the same again is no news
+    assert store.begin(claim, attempt(NOW + 2), NOW + 70)
+    store.end(told('accepted'), message.id)
+    with pytest.raises(LeaseLost):
+        store.finish(claim, State.deferred, round=1)
+    assert store.message(POOL, message.id).state is State.accepted

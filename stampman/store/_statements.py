@@ -117,7 +117,7 @@ SETTLE_ONE = update(recipients).where(
     _R.message_id == bindparam('of'), _R.mailbox == bindparam('whom')
 ).values(status=bindparam('becomes'), reason=bindparam('why'),
          provider_message_id=bindparam('theirs'))
-ENDED = select(_A.kind, _M.erased_at).join_from(
+ENDED = select(_A.kind, _A.outcome, _M.erased_at).join_from(
     attempts, messages, _A.message_id == _M.id).where(
     _A.message_id == bindparam('of'), _A.id == bindparam('ended'))
 TURN_AWAY = update(messages).where(

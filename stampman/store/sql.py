@@ -177,14 +177,15 @@ class SqlStore(SharedTables):
             outcome = attempt.outcome
             if _is_known_better(row.kind, outcome.kind):
                 return False
+            rest = rows.rest_of(outcome)
             connection.execute(sql.END, {
                 **of, 'at': attempt.ended_at, 'how': outcome.kind.value,
-                'rest': rows.rest_of(outcome)})
+                'rest': rest})
             if attempt.replays and outcome.kind is Kind.accepted:
                 connection.execute(sql.REPLAYED, {
                     'of': message_id, 'root': attempt.replays})
             if tells_apart(attempt):
-                if row.kind == Kind.uncertain:
+                if row.kind and row.outcome != rest:
                     connection.execute(sql.TURN_AWAY, {
                         'of': message_id,
                         'but': claim.fence if claim else -1})
