@@ -82,16 +82,17 @@ class StoreJournal:
                 break
             except StoreUnavailable:
                 if self._clock.monotonic() >= give_up_at:
+                    log.error(
+                        '%s: %s, and that cannot be stored: whoever resolves '
+                        'the message needs to know', attempt.service,
+                        outcome.kind, extra=_as_logged(ended))
                     raise
                 self._pause(self._timing.between_tries)
         if not stands:      # somebody else knew better, and went on
             return self.look_again()
         self._update(attempts=(*_answered(earlier, ended), ended))
-        log.info('%s: %s', attempt.service, outcome.kind, extra={
-            'attempt_id': attempt.id, 'service': attempt.service,
-            'kind': outcome.kind, 'status': outcome.http_status,
-            'reason': outcome.reason,
-            'seconds': round(ended.ended_at - ended.started_at, 3)})
+        log.info('%s: %s', attempt.service, outcome.kind,
+                 extra=_as_logged(ended))
         if recipients.told_apart(self.message):
             self.message = recipients.settle(self.message)
         elif outcome.kind is Kind.accepted:
@@ -145,6 +146,15 @@ class StoreJournal:
 
     def _update(self, **changes):
         self.message = self.message.model_copy(update=changes)
+
+
+def _as_logged(ended):
+    outcome = ended.outcome
+    return {'attempt_id': ended.id, 'service': ended.service,
+            'kind': outcome.kind, 'status': outcome.http_status,
+            'reason': outcome.reason,
+            'provider_message_id': outcome.provider_message_id,
+            'seconds': round(ended.ended_at - ended.started_at, 3)}
 
 
 def _answered(earlier, ended):

@@ -308,7 +308,12 @@ class Gateway:
 
     def erase(self, domain: str, message_id: str) -> Message:
         """Erase the content and the addresses of a settled message."""
-        return self.store.erase(domain, message_id, self.clock.now())
+        erased = self.store.erase(domain, message_id, self.clock.now())
+        try:
+            self.store.drop_traces()
+        except StoreUnavailable as error:   # it is erased; a worker goes on
+            log.warning('traces are left for a while: %s', error.detail)
+        return erased
 
     # -- health ------------------------------------------------------------
 

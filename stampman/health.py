@@ -302,7 +302,9 @@ class Health:
             log.warning('%s is well again', key)
             self._recovered(key)
         elif will_be.why and will_be.until != was.until:
-            log.warning('%s rests: %s', key, will_be.why)
+            log.warning('%s rests: %s', key, will_be.why, extra={
+                'reason': will_be.reason, 'seconds': round(
+                    will_be.until - self._clock.now(), 1)})
 
     def _unwritten(self, key, window):
         since, count = self._good.get(key, (window, 0))

@@ -102,6 +102,7 @@ class Stopping:
         self._stop()
         if self._worker:    # the other thread ends us before this has passed
             self._worker.join(self._gateway.timing.drain + 1)
+        self._gateway.store.close()     # the last one puts its log away
 
     def _leave(self):
         log.warning('the time to stop is over: what requests do is left to '

@@ -35,6 +35,7 @@ class Upkeep:
                     now, self._days[what] * DAY, self._pruned.get(what, ''))
                 if not self._pruned[what]:
                     break
+        store.drop_traces()
 
     def bring_back(self) -> None:
         """Make due what would wait longer than anything does.

@@ -126,6 +126,8 @@ class _Process:
                 break
             interrupted = interrupted or news == signal.SIGINT
         else:
+            for worker in workers:
+                worker.gateway.store.close()
             log.info('the worker has stopped')
             return code
         log.warning('the worker ends, and leaves %s deliveries to a rescue',

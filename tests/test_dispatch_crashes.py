@@ -91,13 +91,21 @@ def test_an_answer_is_recorded_though_the_store_fails_for_a_while(world):
     assert sum(world.pauses) == 10
 
 
-def test_a_store_that_fails_for_longer_leaves_it_to_the_rescue(world):
+def test_a_store_that_fails_for_longer_leaves_it_to_the_rescue(
+        world, caplog):
     world.dispatch = world.dispatch._replace(
         store=FailingEnds(world.store, 1000))
     claim, stored = world.submit(on_uncertain='hold')
-    done = world.dispatch.deliver(claim, stored, email, services('accepted'))
+    service = ScriptedService('s1', outcome(
+        'accepted', provider_message_id='theirs'))
+    done = world.dispatch.deliver(claim, stored, email, [service])
     assert done.state is State.sending
     assert sum(world.pauses) == 30
+    [told] = [record for record in caplog.records
+              if record.levelname == 'ERROR' and 'cannot be stored' in
+              record.getMessage()]     # whoever resolves it finds it there
+    assert (told.kind, told.provider_message_id, told.attempt_id) == (
+        'accepted', 'theirs', done.attempts[0].id)
     world.time.pass_by(60)
     world.deliver(*services('accepted'))
     assert world.message.state is State.uncertain

@@ -83,13 +83,23 @@ def test_a_mode_that_is_not_durable_is_refused(fresh):
         fresh(journal_mode='memory')
 
 
+def test_a_new_database_is_told_of_once(tmp_path, caplog):
+    """It may be that the old one's disk is just not there."""
+    for _ in range(2):
+        store = open_store(f'sqlite:///{tmp_path}/new.db')
+        store.migrate()
+        store.close()
+    assert [record.levelname for record in caplog.records
+            if 'new, empty database' in record.getMessage()] == ['WARNING']
+
+
 def test_version_mode_and_path_are_logged_once(fresh, file, caplog):
     caplog.set_level(logging.INFO, 'stampman')
     one = fresh()
     one.check_writable(NOW)
     one.last_beat()
     told = [record.getMessage() for record in caplog.records
-            if record.name.startswith('stampman.store')]
+            if record.name == 'stampman.store._sqlite']
     assert len(told) == 1
     for fact in (driver.sqlite_version, 'journal_mode', str(file)):
         assert fact in told[0]

@@ -240,17 +240,27 @@ def test_the_file_does_not_hold_any_of_it_any_more(store, tmp_path):
     assert left_in(tmp_path) == set()
 
 
-def test_nor_after_a_checkpoint_while_it_is_used(store, tmp_path):
+def test_nor_while_it_is_used_once_the_traces_are_dropped(store, tmp_path):
     one = surrounded(store)
     store.erase(POOL, one.id, NOW)
+    assert store.drop_traces()
+    assert left_in(tmp_path) == set()
+    assert store.message(POOL, one.id).erased_at == NOW
+
+
+def test_who_reads_is_not_waited_for(store, tmp_path):
+    """In WAL a reader keeps the log; a later call takes it away."""
+    one = surrounded(store)
     beside = sqlite_store(tmp_path, journal_mode=(
-        store._database.journal_mode))._database
-    with beside.read() as connection:
-        raw = connection.connection.driver_connection
-    if beside.journal_mode == 'wal':
-        assert raw.execute(
-            'PRAGMA wal_checkpoint(TRUNCATE)').fetchone()[0] == 0
+        store._database.journal_mode))
+    with beside._database.read() as connection:
+        connection.exec_driver_sql('SELECT count(*) FROM messages').scalar()
+        if store._database.journal_mode == 'wal':
+            store.erase(POOL, one.id, NOW)
+            assert not store.drop_traces()
     beside.close()
+    store.erase(POOL, one.id, NOW)
+    assert store.drop_traces()
     assert left_in(tmp_path) == set()
 
 

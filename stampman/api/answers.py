@@ -50,7 +50,8 @@ class Sent(Answer):
     service_used: str | None = Field(
         None, description='the service whose provider took it')
     services_fail: dict[str, str] = Field(
-        description='why each service before it did not take it')
+        description='why each service before it did not take it, or gave '
+        'no proof that it did (see the attempts)')
     possible_duplicate: bool = Field(
         description='whether more than one provider may have taken it')
     reason: str | None = None
@@ -209,9 +210,17 @@ def _url(message):
     return url(message_path(message.pool, message.id))
 
 
+def _service_used(message):
+    """A person's word on several attempts does not say which it was."""
+    proven = [one.service for one in message.attempts
+              if one.outcome and one.outcome.kind is Kind.accepted]
+    said = [one.service for one in message.attempts
+            if one.resolved == Kind.accepted]
+    return (proven or (said if len(said) == 1 else [None]))[0]
+
+
 def _standing(message):
-    taken = message.accepted_by
-    used = taken.service if taken else None
+    used = _service_used(message)
     simulated = any(one.outcome and one.outcome.simulated
                     for one in message.attempts)
     return {
@@ -228,7 +237,8 @@ def _standing(message):
             **{one.service: one.outcome.reason or str(one.outcome.kind)
                for one in message.attempts
                if one.outcome and one.outcome.kind is not Kind.accepted
-               and one.service != used and not one.replays}},
+               and one.service != used and not one.replays
+               and one.resolved != Kind.accepted}},
         'possible_duplicate': message.possible_duplicate,
         'reason': message.reason or None,
         'send_at': rfc3339(message.send_at),

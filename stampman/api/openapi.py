@@ -99,7 +99,8 @@ _HEADERS = {
     'Preference-Applied': '`respond-async`: no provider was waited for',
     'Retry-After': 'seconds after which to try again',
     'WWW-Authenticate': 'always `Bearer`'}
-_OF_ERRORS = {401: ('WWW-Authenticate',), 429: ('Retry-After',)}
+_OF_ERRORS = {401: ('WWW-Authenticate',), 429: ('Retry-After',),
+              503: ('Retry-After',)}
 _ACT = Operation({200: answers.Timeline}, (
     400, 401, 403, 404, 409, 413, 415, 422, 503), AnyKey, needs_body=False)
 OPERATIONS = {

@@ -59,9 +59,9 @@ def form(domain):
     of your choice) the same request may be sent again and again: for 24
     hours it is one message, and the answer tells where that stands now, with
     `Idempotent-Replayed: true`. Another body under the same key is a 422.
-    What was refused is not remembered. With `Prefer: respond-async` the
-    answer does not wait for a provider: 202, `queued`. Other preferences
-    are ignored, as RFC 7240 asks.
+    A request that was refused (4xx without an `id`) is not remembered. With
+    `Prefer: respond-async` the answer does not wait for a provider: 202,
+    `queued`. Other preferences are ignored, as RFC 7240 asks.
 
     Up to 500 emails at once are posted to `send/batch`, as
     `{"emails": [ … ]}`.

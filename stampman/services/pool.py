@@ -170,7 +170,7 @@ class PooledEmailService(AbstractEmailService):
         if outcome.alert:
             log.error('%s needs a look', service.name, extra={
                 'service': service.name, 'kind': outcome.kind,
-                'status': outcome.http_status})
+                'status': outcome.http_status, 'reason': outcome.reason})
         return outcome
 
 

@@ -129,14 +129,15 @@ class SqliteDatabase:
         """Say whether there is a file, of whatever content."""
         return self.path.exists()
 
-    def create(self) -> None:
-        """Make an empty file where there is none, for its owner alone.
+    def create(self) -> bool:
+        """Make an empty file where there is none, for its owner alone; say
+        if it did.
 
         Raises StoreUnavailable where one has been, and is gone.
         """
         with _alone(self.path.parent) as directory:
             if _size(self.path):
-                return
+                return False
             # A rollback journal beside an empty file is just being written.
             left = [name for name in _SIDECARS[:1 + (not self.exists())]
                     if _size(f'{self.path}{name}')]
@@ -148,6 +149,7 @@ class SqliteDatabase:
                 os.close(os.open(
                     self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
                 os.fsync(directory)
+            return True
 
     def check(self, connection: Connection) -> None:
         """Look for damage in a file that is small enough to read whole."""
@@ -158,6 +160,22 @@ class SqliteDatabase:
         found = connection.exec_driver_sql('PRAGMA quick_check(1)').scalar()
         if found != 'ok':
             raise _unavailable(self._told('CORRUPT'))
+
+    def drop_traces(self) -> bool:
+        """Take what was overwritten out of the file's own log, too; say if
+        nobody was in the way. Nobody waits for it."""
+        with self._available() as opened:
+            connection = opened.writer.raw_connection()
+            try:
+                cursor = connection.cursor()
+                cursor.execute('PRAGMA busy_timeout=0')
+                busy = cursor.execute(
+                    'PRAGMA wal_checkpoint(TRUNCATE)').fetchone()[0]
+                cursor.execute('PRAGMA busy_timeout='
+                               f'{int(self._busy_timeout * 1000)}')
+            finally:
+                connection.close()
+        return not busy
 
     def close(self) -> None:
         """Close all connections, as soon as none is in use."""

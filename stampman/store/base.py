@@ -257,6 +257,11 @@ class AbstractStore(ABC):
         message is not settled.
         """
 
+    @abstractmethod
+    def drop_traces(self) -> bool:
+        """Drop what the storage still holds of what was erased; say if
+        nobody was in the way. Nobody waits for it: call it again."""
+
     # -- what is known ---------------------------------------------------
 
     @abstractmethod

@@ -21,7 +21,7 @@ from stampman.store._lease_clock import LeaseClock
 from stampman.store._shared import SharedTables
 from stampman.store._sqlite import RETRY_AFTER, SqliteDatabase
 from stampman.store.base import (
-    UNSETTLED, Claimed, Entry, Filter)
+    ORPHANED, UNSETTLED, Claimed, Entry, Filter)
 from stampman.store.schema import HEAD
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,9 @@ class SqlStore(SharedTables):
     # -- its own state -------------------------------------------------------
 
     def migrate(self):
-        self._database.create()
+        if self._database.create():
+            log.warning('a new, empty database was made: what an earlier one '
+                        'held, messages and keys, is not in it')
         with self._database.write() as connection:
             self._database.check(connection)
             problem, behind = _compared(connection)
@@ -147,6 +149,8 @@ class SqlStore(SharedTables):
                 sql.TAKE_RUN_OUT)
             for message_id in run_out:
                 if following.orphan(connection, message_id, now):
+                    log.warning('an attempt is uncertain: %s', ORPHANED,
+                                extra={'message_id': message_id})
                     connection.execute(sql.CRASHED, {'of': message_id})
             claim = Claim('', owner, 0, lease_until)
             return tuple(_claimed(
@@ -289,6 +293,9 @@ class SqlStore(SharedTables):
             if message.erased_at is None:
                 retention.erase(connection, message, now)
             return reading.message(connection, pool, message_id)
+
+    def drop_traces(self):
+        return self._database.drop_traces()
 
     # -- what is known -------------------------------------------------------
 
