@@ -269,3 +269,19 @@ def test_a_proof_between_an_end_and_the_conclusion_stands(store):
     with pytest.raises(LeaseLost):
         store.finish(claim, State.deferred, round=1)
     assert store.message(POOL, message.id).state is State.accepted
+
+
+@pytest.mark.parametrize('told', [(), (
+    RecipientOutcome(email='to@example.org', kind=Kind.accepted),
+    RecipientOutcome(email='bad@example.org', kind=Kind.rejected))],
+    ids=['alike', 'told apart'])
+def test_a_proof_settles_the_replay_that_is_still_open(store, told):
+    both = 'to@example.org', 'bad@example.org'
+    first, claim = rescued(store, recipients=both)
+    claim = store.begin(claim, attempt(NOW + 62, replays=first.id), NOW + 90)
+    store.end(ended(first, 'accepted', recipients=told), claim.message_id)
+    after = store.message(POOL, claim.message_id)
+    assert [one.resolved for one in after.attempts] == [None, 'replayed']
+    assert not after.is_uncertain and not after.possible_duplicate
+    assert [one.status for one in after.recipients] == [
+        State.accepted, State.rejected if told else State.accepted]

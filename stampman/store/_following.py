@@ -26,6 +26,22 @@ def orphan(connection: Connection, message_id: str, at: float) -> bool:
         'of': message_id, 'at': at, 'guess': _GUESS}).rowcount)
 
 
+def answered(connection: Connection, attempt: Attempt,
+             message_id: str) -> None:
+    """Settle what an accepted attempt replays, and what replays it."""
+    connection.execute(sql.REPLAYED, {
+        'of': message_id, 'root': attempt.root})
+
+
+def close(connection: Connection, attempt: Attempt, message_id: str) -> bool:
+    """End what has begun since the attempt that proves to be accepted; say
+    if there was anything."""
+    if not orphan(connection, message_id, attempt.ended_at):
+        return False
+    answered(connection, attempt, message_id)
+    return True
+
+
 def follow(connection: Connection, all_others: Update, message_id: str,
            status: State, reason: str,
            whom: Sequence[str] | None = None) -> None:
@@ -43,18 +59,24 @@ def settle(connection: Connection, attempt: Attempt,
            message_id: str) -> None:
     """Write what the end of an attempt settles that tells recipients apart.
     """
-    row = connection.execute(
-        sql.CLAIMED, {'of': message_id}).mappings().one()
-    before = reading.whole(connection, row)
+    before = _read(connection, message_id)
     after = recipients.settle(before)
+    if after.state is State.accepted \
+            and close(connection, attempt, message_id):
+        after = recipients.settle(_read(connection, message_id))
     _write_changes(connection, before, after)
     if after.state is State.accepted:
-        orphan(connection, message_id, attempt.ended_at)
         connection.execute(sql.SETTLED, {
             'of': message_id, 'twice': after.possible_duplicate})
     elif attempt.outcome.kind is not Kind.uncertain:
         connection.execute(sql.RECONSIDER, {
             'of': message_id, 'at': attempt.ended_at})
+
+
+def _read(connection, message_id):
+    row = connection.execute(
+        sql.CLAIMED, {'of': message_id}).mappings().one()
+    return reading.whole(connection, row)
 
 
 def conclude(connection: Connection, message: Message, state: State,

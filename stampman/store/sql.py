@@ -185,9 +185,8 @@ class SqlStore(SharedTables):
             connection.execute(sql.END, {
                 **of, 'at': attempt.ended_at, 'how': outcome.kind.value,
                 'rest': rest})
-            if attempt.replays and outcome.kind is Kind.accepted:
-                connection.execute(sql.REPLAYED, {
-                    'of': message_id, 'root': attempt.replays})
+            if outcome.kind is Kind.accepted and (attempt.replays or row.kind):
+                following.answered(connection, attempt, message_id)
             if tells_apart(attempt):
                 if row.kind and row.outcome != rest:
                     connection.execute(sql.TURN_AWAY, {
@@ -196,7 +195,7 @@ class SqlStore(SharedTables):
                 following.settle(connection, attempt, message_id)
             elif outcome.kind is Kind.accepted:
                 if row.kind == Kind.uncertain:
-                    following.orphan(connection, message_id, attempt.ended_at)
+                    following.close(connection, attempt, message_id)
                 connection.execute(sql.ACCEPTED, {'of': message_id})
                 connection.execute(sql.ALL_ACCEPTED, {
                     'of': message_id,
