@@ -90,9 +90,8 @@ PROTOCOL = (
 '''),
     _mutant('recording is not tried again', _DISPATCH, '''\
                 if self._clock.monotonic() >= give_up_at:
-                    raise
 ''', '''\
-                raise
+                if True:
 '''),
     _mutant('an attempt begins after the message has expired', _DISPATCH,
             '''\
@@ -149,9 +148,9 @@ RECONSIDER = update(messages).where(
 ''', 400),
     Mutant('any answer to a replay is believed', (
         Change(_SQL, '''\
-            if attempt.replays and outcome.kind is Kind.accepted:
+            if outcome.kind is Kind.accepted and (attempt.replays or row.kind):
 ''', '''\
-            if attempt.replays and outcome.kind is not Kind.uncertain:
+            if outcome.kind is not Kind.uncertain and attempt.replays:
 '''),
         Change(_DISPATCH, '''\
     if not ended.replays or ended.outcome.kind is not Kind.accepted:
