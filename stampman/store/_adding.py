@@ -61,8 +61,9 @@ def known(connection: Connection, pool: str, key: IdempotencyKey,
     if row is None or row.created_at <= now - KEY_LIFE:
         return {}
     if row.fingerprint != key.fingerprint:
-        raise KeyReused('This Idempotency-Key was used with another body: '
-                        'nothing is stored, and nothing was changed.')
+        raise KeyReused('This Idempotency-Key was used with another body, '
+                        'and nothing is stored: send that body again, or '
+                        'take another key.')
     return {int(position): message_id for position, message_id
             in json.loads(row.message_ids).items()}
 

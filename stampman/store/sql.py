@@ -228,16 +228,18 @@ class SqlStore(SharedTables):
     def change(self, pool, message_id, expected, state, *, reason='',
                resolved=None, next_attempt_at=None, restart=False,
                expires_at=None, others_at=None):
+        wanted = sorted(one.value for one in expected)
         with self._database.write() as connection:
             changed = connection.execute(sql.CHANGE, {
                 'of': message_id, 'in_pool': pool,
-                'expected': [one.value for one in expected],
+                'expected': wanted,
                 'becomes': state.value, 'why': reason,
                 'next': next_attempt_at, 'restarts': restart,
                 'expires': expires_at}).rowcount
             message = reading.message(connection, pool, message_id)
             if not changed:
-                raise Conflict(f'the message is {message.state.value}')
+                raise Conflict(f'the message is {message.state.value}, and '
+                               f'not {" or ".join(wanted)}')
             if restart and not connection.execute(
                     sql.HAS_CONTENT, {'of': message_id}).first():
                 raise Conflict('its content is not kept any more')
