@@ -16,15 +16,17 @@ class Change(NamedTuple):
 
 
 class Mutant(NamedTuple):
-    """One way to break the program."""
+    """One way to break the program, found within so many seeds from
+    `first`: where few would show it, near one that is known to."""
 
     name: str
     changes: tuple[Change, ...]
     seeds: int = 150
+    first: int = 0
 
 
-def _mutant(name, path, old, new, seeds=150):
-    return Mutant(name, (Change(path, old, new),), seeds)
+def _mutant(name, path, old, new, seeds=150, first=0):
+    return Mutant(name, (Change(path, old, new),), seeds, first)
 
 
 _DISPATCH, _DELIVERY = 'dispatch.py', 'helpers/delivery.py'
