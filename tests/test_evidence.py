@@ -333,3 +333,24 @@ def test_nothing_begins_after_the_time_of_the_message(world):
     assert message.state is State.failed
     assert message.reason.startswith('expired')
     assert not pool[1].calls
+
+
+def test_a_person_who_says_send_again_waits_for_no_evidence(world):
+    pool = silent_then(evidence=EVENTS), backup()
+    send(world, *pool, wait=WAIT)
+    world.time.pass_by(1)
+    world.store.change(
+        'example.com', world.message.id, {State.uncertain}, State.queued,
+        next_attempt_at=world.time.at, restart=True)
+    world.deliver(*pool, wait=WAIT)
+    assert len(pool[0].calls) == 2
+
+
+def test_another_provider_under_the_same_name_is_not_asked(world):
+    first = silent_then(evidence=REPLAY)
+    send(world, first, wait=WAIT, on_uncertain='hold')
+    other = silent_then(evidence=REPLAY)
+    other.provider = 'another'
+    due_again(world, other)
+    assert not other.calls
+    assert world.message.next_attempt_at is None

@@ -285,3 +285,15 @@ def test_a_proof_settles_the_replay_that_is_still_open(store, told):
     assert not after.is_uncertain and not after.possible_duplicate
     assert [one.status for one in after.recipients] == [
         State.accepted, State.rejected if told else State.accepted]
+
+
+def test_a_proof_against_a_known_end_leaves_no_later_attempt_open(store):
+    one, claim = add_claimed(store)
+    first = attempt()
+    claim = store.begin(claim, first, NOW + 60)
+    store.end(ended(first, 'deferred'), one.id)
+    store.begin(claim, attempt(NOW + 2), NOW + 60)
+    store.end(ended(first, 'accepted'), one.id)
+    told = store.message(POOL, one.id)
+    assert told.attempts[-1].is_uncertain
+    assert told.state is State.accepted and told.possible_duplicate

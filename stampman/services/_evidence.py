@@ -45,7 +45,7 @@ def waited_for(message: Message, services: Iterable, now: float,
     asked; None where it is not. `wait` is in seconds."""
     until = max((attempt.ended_at + wait for attempt, service
                  in _open(message, services)
-                 if service.evidence.is_given
+                 if service.evidence.is_given and attempt in message.recent
                  and attempt.ended_at <= now), default=now)
     return until if until > now else None
 
@@ -82,5 +82,6 @@ def _open(message, services) -> Iterator[tuple[Attempt, object]]:
     first = {attempt.root: attempt for attempt in reversed(message.attempts)
              if attempt.is_uncertain}
     for attempt in reversed(first.values()):
-        if attempt.service in by_name:
-            yield attempt, by_name[attempt.service]
+        service = by_name.get(attempt.service)
+        if service and service.provider == attempt.provider:
+            yield attempt, service

@@ -194,7 +194,7 @@ class SqlStore(SharedTables):
                         'but': claim.fence if claim else -1})
                 following.settle(connection, attempt, message_id)
             elif outcome.kind is Kind.accepted:
-                if row.kind == Kind.uncertain:
+                if row.kind not in (None, Kind.accepted):
                     following.close(connection, attempt, message_id)
                 connection.execute(sql.ACCEPTED, {'of': message_id})
                 connection.execute(sql.ALL_ACCEPTED, {
