@@ -218,7 +218,8 @@ class Dispatch(NamedTuple):
             services, journal, self.health, self.clock, self.stops_at, wait)
         context = SendContext(journal.message.id, '', until)
         if journal.message.is_uncertain:
-            pool.ask(email, context)
+            pool.ask(email, context,
+                     self.clock.monotonic() + self.timing.lease / 2)
         message = journal.message
         if self.clock.now() >= message.expires_at or must_hold(message) \
                 or not recipients.left(message):

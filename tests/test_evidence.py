@@ -354,3 +354,27 @@ def test_another_provider_under_the_same_name_is_not_asked(world):
     due_again(world, other)
     assert not other.calls
     assert world.message.next_attempt_at is None
+
+
+def test_look_ups_that_hang_do_not_outlast_the_lease(world):
+    class Hangs(ScriptedService):
+        def look_up(self, context):
+            self.looked_up.append(context)
+            left = context.deadline - world.time.clock.monotonic()
+            world.time.pass_by(max(0.0, left))
+
+    pool = *(Hangs(name, outcome('uncertain'), evidence=LOOK_UP, timeout=20)
+             for name in ('s1', 's2')), ScriptedService(
+                 's3', outcome('deferred'))
+    send(world, *pool)
+    world.time.at = began = world.message.next_attempt_at
+    world.deliver(*pool)
+    assert world.time.at - began == 15      # half a lease
+    assert len(pool[0].looked_up) + len(pool[1].looked_up) == 1
+    assert world.message.state is State.uncertain
+
+
+def test_a_pause_between_two_looks_is_never_nothing(world):
+    pool = ScriptedService('s1', outcome('uncertain'), evidence=LOOK_UP),
+    send(world, *pool, wait=0.0, on_uncertain='hold')
+    assert world.message.next_attempt_at == NOW + 1

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from stampman.helpers.delivery import MAX_CRASHES, Attempt, Message
 
-LONGEST_PAUSE = 900.0       # seconds between two looks for evidence
+SHORTEST_PAUSE, LONGEST_PAUSE = 1.0, 900.0  # seconds between two looks
 
 
 class Evidence(NamedTuple):
@@ -69,7 +69,7 @@ def next_look(message: Message, services: Iterable, now: float,
     for attempt, service in _open(message, services):
         age = now - attempt.ended_at
         at = attempt.ended_at + wait if 0 <= age < wait else \
-            now + min(LONGEST_PAUSE, max(wait, age))
+            now + min(LONGEST_PAUSE, max(wait, age, SHORTEST_PAUSE))
         at = min(at, message.expires_at)
         if now < at and service.evidence.can_be_asked(attempt, message, at):
             times.append(at)

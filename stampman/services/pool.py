@@ -115,16 +115,22 @@ class PooledEmailService(AbstractEmailService):
                 service, permit, seconds, email, tuple(resting)))
         return _best(outcomes, resting)
 
-    def ask(self, email: Callable[[], Email], context: SendContext) -> None:
+    def ask(self, email: Callable[[], Email], context: SendContext,
+            look_until: float) -> None:
         """Ask the providers of uncertain attempts what became of them, by a
-        look-up, or by sending the same again where it is taken once."""
+        look-up, or by sending the same again where it is taken once.
+
+        Look-ups end by `look_until` (monotonic seconds): the lease must
+        outlast them.
+        """
         message = self.journal.message
         for attempt, service in to_ask(
                 message, self.services, self.clock.now(),
                 self.uncertain_wait):
-            until = min(context.deadline, self.clock.monotonic()
-                        + service.settings.timeout)
-            found = service.evidence.look_up and _looked_up(
+            now = self.clock.monotonic()
+            until = min(context.deadline, look_until,
+                        now + service.settings.timeout)
+            found = service.evidence.look_up and now < until and _looked_up(
                 service, context._replace(
                     attempt_id=attempt.id, deadline=until,
                     envelope=attempt.envelope))
