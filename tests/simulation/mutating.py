@@ -62,7 +62,7 @@ def hunt(mutant: Mutant) -> Found:
         mutate(folder, mutant)
         ran = subprocess.run(
             [sys.executable, '-m', 'simulation', '--quick',
-             '--start', str(mutant.first), '--seeds', str(mutant.seeds)],
+             '--seeds', str(mutant.seeds)],
             cwd=TESTS, capture_output=True, text=True, timeout=LONGEST,
             env={**os.environ, 'PYTHONPATH': str(folder)})
         if ran.returncode == 0:
