@@ -78,8 +78,8 @@ class FailingEnds:
     def __getattr__(self, name):
         return getattr(self._store, name)
 
-    def end(self, attempt, message_id):
+    def end(self, *args):
         if self.failures:
             self.failures -= 1
             raise StoreUnavailable('not now')
-        self._store.end(attempt, message_id)
+        return self._store.end(*args)
