@@ -101,13 +101,11 @@ class StoreJournal:
 
     def prove(self, attempt: Attempt, outcome: Outcome):
         """Commit what a provider says of an attempt that was uncertain."""
+        proven = attempt.model_copy(update={
+            'ended_at': self._clock.now(), 'outcome': outcome})
         log.info('%s told what became of it: %s', attempt.service,
-                 outcome.kind, extra={
-                     'attempt_id': attempt.id, 'service': attempt.service,
-                     'kind': outcome.kind})
-        self._store.end(attempt.model_copy(update={
-            'ended_at': self._clock.now(), 'outcome': outcome}),
-            self.message.id, self.claim)
+                 outcome.kind, extra=_as_logged(proven))
+        self._store.end(proven, self.message.id, self.claim)
         self.message = self._store.message(
             self.message.pool, self.message.id)
 
@@ -252,10 +250,10 @@ class Dispatch(NamedTuple):
             return waited_for(message, services, now, wait) or now
         if outcome.code == UNFINISHED:
             return now
-        wait = backoff.delay(message.round + 1, self.chance())
+        delay = backoff.delay(message.round + 1, self.chance())
         free = self.health.next_free(services)
         # Spread over the delay: not all at once when the rest is over.
-        at = now + wait if free is None else free + wait * self.chance()
+        at = now + delay if free is None else free + delay * self.chance()
         return min(at, message.expires_at)
 
 

@@ -40,6 +40,14 @@ def silent():
         yield recorder
 
 
+@pytest.fixture(scope='module')
+def taking():
+    """A provider that takes every email."""
+    with Recorder() as recorder:
+        recorder.answer(202, headers={'X-Message-Id': 'theirs'})
+        yield recorder
+
+
 @pytest.fixture
 def write_config(tmp_path):
     """Return a function that writes a config file and returns its path.

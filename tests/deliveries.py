@@ -2,6 +2,8 @@
 
 import itertools
 
+import pytest
+
 from stampman.dispatch import Dispatch
 from stampman.health import Health
 from stampman.helpers.delivery import Claim
@@ -61,6 +63,23 @@ def send(world, *services, until=float('inf'), wait=0.0, **fields):
                                       wait)
     assert returned == world.message    # memory and store tell one story
     return returned
+
+
+def crash(world, *pool, **fields):
+    """Die in mid-call: the attempt has begun, and nobody ends it."""
+    class Killed(BaseException):
+        pass
+
+    claim, stored = world.submit(**fields)
+
+    def die():
+        raise Killed
+
+    pool[0].during = die
+    with pytest.raises(Killed):
+        world.dispatch.deliver(claim, stored, email, pool)
+    pool[0].during = None
+    world.time.pass_by(60)
 
 
 def services(*kinds):

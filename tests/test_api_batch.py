@@ -1,11 +1,9 @@
 """A batch: many emails in one request, each with a result of its own."""
 
-
 import pytest
 
 from gateway_server import (
     ADMIN_KEY, EMAIL, POOL_KEY, GatewayServer, config, sendgrid_at)
-from servers import Recorder
 
 BATCH, MESSAGES = '/example.com/send/batch', '/example.com/messages/'
 KEY = 'Idempotency-Key'
@@ -30,16 +28,9 @@ WRONG = [
 
 
 @pytest.fixture(scope='module')
-def provider():
-    with Recorder() as recorder:
-        recorder.answer(202, headers={'X-Message-Id': 'theirs'})
-        yield recorder
-
-
-@pytest.fixture(scope='module')
-def server(tmp_path_factory, provider):
+def server(tmp_path_factory, taking):
     with GatewayServer(tmp_path_factory.mktemp('batch'), config(
-            {'sendgrid': sendgrid_at(provider.url)})) as running:
+            {'sendgrid': sendgrid_at(taking.url)})) as running:
         yield running
 
 
@@ -57,8 +48,8 @@ def count(server):
 
 
 def test_each_email_has_its_result_and_the_good_ones_are_sent(
-        server, provider):
-    before = len(provider.requests)
+        server, taking):
+    before = len(taking.requests)
     emails = numbered(1) + [one[0] for one in WRONG] + numbered(2)
 
     reply = post(server, emails)
@@ -82,8 +73,8 @@ def test_each_email_has_its_result_and_the_good_ones_are_sent(
             fields)
         assert error['detail'] and error['title'] and error['type']
         assert error['request_id'] == reply.headers['X-Request-Id']
-    provider.wait_for(before + 2)
-    assert {one.json['subject'] for one in provider.requests[before:]} == {
+    taking.wait_for(before + 2)
+    assert {one.json['subject'] for one in taking.requests[before:]} == {
         'Order 1', 'Order 2'}
 
 

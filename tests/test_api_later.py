@@ -11,23 +11,15 @@ from fakes import Time
 from gateway_server import (
     EMAIL, POOL_KEY, GatewayServer, Page, api_in_process, config,
     sendgrid_at)
-from servers import Recorder
 
 SEND, MESSAGES = '/example.com/send', '/example.com/messages/'
 DAY = 86400
 
 
 @pytest.fixture(scope='module')
-def provider():
-    with Recorder() as recorder:
-        recorder.answer(202, headers={'X-Message-Id': 'theirs'})
-        yield recorder
-
-
-@pytest.fixture(scope='module')
-def server(tmp_path_factory, provider):
+def server(tmp_path_factory, taking):
     with GatewayServer(tmp_path_factory.mktemp('later'), config(
-            {'sendgrid': sendgrid_at(provider.url)})) as running:
+            {'sendgrid': sendgrid_at(taking.url)})) as running:
         yield running
 
 
@@ -106,10 +98,10 @@ def test_no_list_of_preferences_takes_long_to_read(server, prefer):
     assert time.monotonic() - began < 2
 
 
-def test_the_worker_sends_what_nobody_waits_for(server, provider):
-    before = len(provider.requests)
+def test_the_worker_sends_what_nobody_waits_for(server, taking):
+    before = len(taking.requests)
     message_id = server.send(Prefer='respond-async').json['id']
-    provider.wait_for(before + 1)
+    taking.wait_for(before + 1)
     for _ in range(100):
         told = server.get(f'{MESSAGES}{message_id}', POOL_KEY).json
         if told['status'] == 'accepted':
@@ -133,8 +125,8 @@ def test_elsewhere_a_preference_changes_nothing(server):
 
 # -- send_at -----------------------------------------------------------------
 
-def test_what_is_scheduled_is_queued_until_then(server, provider):
-    before, due = len(provider.requests), at(DAY)
+def test_what_is_scheduled_is_queued_until_then(server, taking):
+    before, due = len(taking.requests), at(DAY)
 
     reply = server.send({**EMAIL, 'send_at': due})
 
@@ -146,7 +138,7 @@ def test_what_is_scheduled_is_queued_until_then(server, provider):
     assert story['expires_at'] > due
     page = server.get(f'{MESSAGES}?limit=1', POOL_KEY).json['messages']
     assert (page[0]['send_at'], page[0]['next_attempt_at']) == (due, due)
-    assert len(provider.requests) == before
+    assert len(taking.requests) == before
 
 
 def test_it_is_cancelled_before_it_is_due(server):

@@ -7,22 +7,14 @@ import pytest
 
 from gateway_server import (
     EMAIL, POOL_KEY, WRONG_KEY, GatewayServer, config, sendgrid_at)
-from servers import Recorder
 
 SEND = '/example.com/send'
 
 
 @pytest.fixture(scope='module')
-def provider():
-    with Recorder() as recorder:
-        recorder.answer(202, headers={'X-Message-Id': 'theirs'})
-        yield recorder
-
-
-@pytest.fixture(scope='module')
-def server(tmp_path_factory, provider):
+def server(tmp_path_factory, taking):
     with GatewayServer(tmp_path_factory.mktemp('refusals'), config(
-            {'sendgrid': sendgrid_at(provider.url)})) as running:
+            {'sendgrid': sendgrid_at(taking.url)})) as running:
         yield running
 
 
@@ -45,12 +37,12 @@ def post(server, body):
         'Content-Type': 'multipart/form-data; boundary=xx'})
 
 
-def test_the_files_of_a_form_are_sent(server, provider):
-    before = len(provider.requests)
+def test_the_files_of_a_form_are_sent(server, taking):
+    before = len(taking.requests)
     assert post(server, form(
         ('attachments', 'a.txt', 'A'), ('attachments', 'b.txt', 'B'))
     ).status == 200
-    sent = provider.requests[before].json['attachments']
+    sent = taking.requests[before].json['attachments']
     assert [part['filename'] for part in sent] == ['a.txt', 'b.txt']
 
 
@@ -61,12 +53,12 @@ def test_the_files_of_a_form_are_sent(server, provider):
     ([('attachments', '', 'x')], 'attachments'),
     ([('attachments', None, 'foo'), ('attachments', 'a.txt', 'x')],
      'attachments')])
-def test_no_part_of_a_form_is_ignored(server, provider, parts, field):
-    before = len(provider.requests)
+def test_no_part_of_a_form_is_ignored(server, taking, parts, field):
+    before = len(taking.requests)
     reply = post(server, form(*parts))
     assert reply.status == 422
     assert reply.fields == [field]
-    assert len(provider.requests) == before
+    assert len(taking.requests) == before
 
 
 def test_an_empty_choice_of_files_is_none(server):
@@ -91,10 +83,10 @@ def test_a_form_that_is_not_utf_8_is_refused(server):
     lambda word: {'subject': word}, lambda word: {'from_name': word},
     lambda word: {'headers': {'X-A': word}},
     lambda word: {'attachments': [{'filename': word, 'content': 'YQ=='}]}])
-def test_no_reader_finds_a_control_character(server, provider, word, fields):
-    before = len(provider.requests)
+def test_no_reader_finds_a_control_character(server, taking, word, fields):
+    before = len(taking.requests)
     assert server.send({**EMAIL, **fields(word)}).status == 422
-    assert len(provider.requests) == before
+    assert len(taking.requests) == before
 
 
 @pytest.mark.parametrize('method, path', [

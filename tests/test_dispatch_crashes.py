@@ -5,7 +5,7 @@ import pytest
 from stampman.helpers.delivery import Kind, State
 from stampman.helpers.exceptions import StoreUnavailable
 
-from deliveries import ID, FailingEnds, World, send, services
+from deliveries import ID, FailingEnds, World, crash, send, services
 from fakes import ScriptedService, email, outcome
 
 
@@ -14,23 +14,6 @@ def world(tmp_path):
     there = World(tmp_path)
     yield there
     there.store.close()
-
-
-def crash(world, *pool, **fields):
-    """Die in mid-call: the attempt has begun, and nobody ends it."""
-    class Killed(BaseException):
-        pass
-
-    claim, stored = world.submit(**fields)
-
-    def die():
-        raise Killed
-
-    pool[0].during = die
-    with pytest.raises(Killed):
-        world.dispatch.deliver(claim, stored, email, pool)
-    pool[0].during = None
-    world.time.pass_by(60)
 
 
 def test_a_crash_in_mid_call_is_uncertain_and_fails_over(world):

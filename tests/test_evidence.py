@@ -5,7 +5,7 @@ import pytest
 from stampman.helpers.delivery import Kind, State
 from stampman.services.base import Evidence
 
-from deliveries import World, send, services
+from deliveries import World, crash, send, services
 from fakes import NOW, ScriptedService, email, outcome
 
 WAIT = 30.0
@@ -268,19 +268,7 @@ def test_a_look_up_that_proves_nothing_is_repeated_ever_more_seldom(
 
 def test_a_look_up_after_a_crash_settles_the_orphan(world):
     pool = silent_then(evidence=LOOK_UP, known=outcome('accepted')),
-    claim, stored = world.submit(on_uncertain='hold')
-
-    class Killed(BaseException):
-        pass
-
-    def die():
-        raise Killed
-
-    pool[0].during = die
-    with pytest.raises(Killed):
-        world.dispatch.deliver(claim, stored, email, pool)
-    pool[0].during = None
-    world.time.pass_by(60)
+    crash(world, *pool, on_uncertain='hold')
     world.deliver(*pool, wait=WAIT)
     assert not pool[0].looked_up        # it may still be on its way
     assert due_again(world, *pool).state is State.accepted
