@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -47,11 +48,19 @@ def folder(tmp_path):
     return Folder(tmp_path)
 
 
-@pytest.fixture
-def ready(folder):
-    """A folder with keys and a database."""
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+    """What `init` and `migrate` make of a folder."""
+    folder = Folder(tmp_path_factory.mktemp('made'))
     assert folder.run('init').returncode == 0
     assert folder.run('migrate').returncode == 0
+    return folder
+
+
+@pytest.fixture
+def ready(folder, made):
+    """A folder with keys and a database."""
+    shutil.copytree(made.path, folder.path, dirs_exist_ok=True)
     return folder
 
 

@@ -36,7 +36,9 @@ def store_due_message(folder):
     store.close()
 
 
-@pytest.mark.parametrize('command', COMMANDS)
+@pytest.mark.parametrize('command', [
+    'stampman run', *(pytest.param(command, marks=pytest.mark.long)
+                      for command in COMMANDS if command != 'stampman run')])
 def test_the_worker_runs_in_every_process_that_serves(
         tmp_path, provider, command):
     store_due_message(tmp_path)
