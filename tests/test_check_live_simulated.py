@@ -7,6 +7,8 @@ from stampman.simulator import Simulator
 from test_check_live import KEYS
 from test_cli import CONFIG, POOL, Folder
 
+pytestmark = pytest.mark.long
+
 WELL = ('sendgrid', 'mailgun', 'amazon_ses', 'mandrill', 'smtp')
 # The settings that are wrong, and what is said of the service then.
 WRONG = {

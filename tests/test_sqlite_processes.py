@@ -15,6 +15,8 @@ from stampman.store.base import ORPHANED
 
 from backends import NOW, POOL, add, ids, sqlite_store
 
+pytestmark = pytest.mark.long
+
 CHILD = Path(__file__).with_name('store_child.py')
 LONG = 60       # seconds; by then a test has failed
 
