@@ -63,8 +63,7 @@ def twins(store):
 
 def lock(store):
     """Hold the write lock, as a transaction that takes long."""
-    with store._database.write():
-        ready()
+    store._database.write(lambda connection: ready())
 
 
 def fill(store):

@@ -36,17 +36,19 @@ class Older:
         self.ids = {state: new_id(NOW - 60) for state in STATES}
         store = sqlite_store(directory)
         store._database.create()
-        with store._database.write() as connection:
-            command.upgrade(migrations.config(connection), revision)
-            self.connection = connection
-            for state, due in STATES.items():
-                self.fill(self.ids[state], state, due)
-            self.insert('health', key='a', version=3, state='{"trips": 1}',
-                        updated_at=NOW)
-            self.insert('rates', pool=POOL, free=0.5, counted_at=NOW)
-            self.insert('workers', owner='w', beaten_at=NOW)
+        store._database.write(self.fill_all)
         store.close()
         self.store = sqlite_store(directory, clock=clock)
+
+    def fill_all(self, connection):
+        command.upgrade(migrations.config(connection), self.revision)
+        self.connection = connection
+        for state, due in STATES.items():
+            self.fill(self.ids[state], state, due)
+        self.insert('health', key='a', version=3, state='{"trips": 1}',
+                    updated_at=NOW)
+        self.insert('rates', pool=POOL, free=0.5, counted_at=NOW)
+        self.insert('workers', owner='w', beaten_at=NOW)
 
     def insert(self, table, **row):
         self.connection.exec_driver_sql(

@@ -111,9 +111,8 @@ def seen(process, machine):
         machine.start_anew()
         store = process(machine.clock)
         store.add(message(machine.now), email())
-        with store._database.write() as connection:
-            connection.execute(sql.PUT_ASIDE, {
-                'of': 'x', 'later': NOW, 'run_out': NOW})
+        store._database.write(lambda connection: connection.execute(
+            sql.PUT_ASIDE, {'of': 'x', 'later': NOW, 'run_out': NOW}))
     finally:
         event.remove(Engine, 'before_cursor_execute', note)
     return store, texts

@@ -229,9 +229,8 @@ def held_by_a_thread(store):
     inside, leave = threading.Event(), threading.Event()
 
     def hold():
-        with store._database.write():
-            inside.set()
-            leave.wait(LONG)
+        store._database.write(
+            lambda connection: (inside.set(), leave.wait(LONG)))
 
     thread = threading.Thread(target=hold)
     thread.start()

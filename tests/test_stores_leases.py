@@ -178,11 +178,13 @@ def test_what_waits_is_due_by_the_wall_clock(store, machine):
 
 
 def spoilt(store, one):
-    with store._database.write() as connection:
+    def spoil(connection):
         connection.exec_driver_sql(
             'UPDATE messages SET state = ? WHERE id = ?',
             ('sending', one.id))
         connection.exec_driver_sql("UPDATE attempts SET kind = 'odd'")
+
+    store._database.write(spoil)
 
 
 def test_one_that_cannot_be_read_is_put_aside_for_an_hour(

@@ -136,7 +136,7 @@ def known_already(store, one):
 
 
 def disk_full(store, one):
-    with store._database.write() as connection:
+    with store._database.read() as connection:
         pages = connection.exec_driver_sql('PRAGMA page_count').scalar()
     store.close()
     store._database._pragmas['max_page_count'] = pages

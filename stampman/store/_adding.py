@@ -23,7 +23,8 @@ class Prepared:
             if (claim is not None) != (message.state is State.sending):
                 raise ValueError(
                     'a message is `sending` exactly if it is claimed')
-        self.first = entries[0].message
+        self.pool = entries[0].message.pool
+        self.now = entries[0].message.created_at
         self.ids = {one.position: one.message.id for one in entries}
         self.messages = [rows.message_row(one.message, one.claim)
                          for one in entries]

@@ -2,8 +2,7 @@
 
 Committed means synced: WAL with synchronous=FULL where the library is sound,
 else a rollback journal, with EXTRA, which syncs the directory too. One
-connection of a process writes, so that its threads queue here and not in
-SQLite's busy handler, which sleeps.
+connection of a process writes, for all its threads at a time.
 
 No connection may cross a fork, not even unused: SQLite counts its locks for
 each process, so a child would believe that it holds its parent's, and what it
@@ -24,17 +23,16 @@ from sqlalchemy import Connection, Engine, create_engine, exc
 from sqlalchemy.pool import QueuePool
 
 from stampman.helpers.exceptions import StoreUnavailable
-
-try:
-    from pysqlite3 import dbapi2 as driver
-except ImportError:
-    import sqlite3 as driver
+from stampman.store._group_commit import GroupCommit, Result, Work
+from stampman.store._sqlite_troubles import (
+    OPEN_ANEW, RESTORE, driver, is_full, primary_code, told)
+from stampman.store._sqlite_writer import Writer
+from stampman.store.base import RETRY_AFTER
 
 log = logging.getLogger(__name__)
 
 BUSY_TIMEOUT = 5.0          # seconds to wait for another's transaction
 READERS = 8                 # connections of a process that read
-RETRY_AFTER = 2             # seconds a client is told to wait
 WHOLE_CHECK = 64 << 20      # bytes up to which a file is checked at start
 
 # Versions without the bug by which WAL can lose commits: from the first on,
@@ -43,30 +41,6 @@ SOUND = (3, 51, 3)
 SOUND_BACKPORTS = ((3, 50, 7), (3, 44, 6))
 _SYNCHRONOUS = {'wal': 'FULL', 'delete': 'EXTRA'}
 _SIDECARS = ('-wal', '-journal')
-
-_RESTORE = ('Nothing was changed. Stop all Stampman processes, keep a copy of '
-            'it and of the files beside it, and put a backup in its place')
-# What a person is told, by the primary result code.
-_TROUBLES = {
-    'BUSY': 'is locked by another process',
-    'LOCKED': 'is locked by another process',
-    'PROTOCOL': 'is locked by another process',
-    'FULL': 'cannot grow: the disk is full',
-    'IOERR': 'cannot be read or written: the disk is full or has failed',
-    'READONLY': 'is read-only: this process must be able to write to it and '
-                'to its directory',
-    'PERM': 'may not be opened by this process',
-    'CANTOPEN': 'cannot be opened: if there is none yet, run "stampman '
-                'migrate"; else this process must be able to write to it '
-                'and to its directory',
-    'NOTADB': f'is not an SQLite database, or is damaged. {_RESTORE}.',
-    'CORRUPT': f'is damaged. {_RESTORE}, or recover it with "sqlite3" and '
-               'its command ".recover".',
-    'NOMEM': 'cannot be read: there is no memory left',
-}
-# After these the file may be replaced, by a backup for instance.
-_OPEN_ANEW = ('IOERR', 'READONLY', 'CANTOPEN', 'NOTADB', 'CORRUPT')
-_OLD_SCHEMA = ('no such table', 'no such column', 'has no column')
 
 
 def journal_mode_for(version: tuple[int, int, int]) -> str:
@@ -82,20 +56,22 @@ class _Opened(NamedTuple):
 
     pid: int
     file: tuple[int, int] | None    # device and inode
-    writer: Engine
+    writer: Writer
+    group: GroupCommit
     reader: Engine
 
     def dispose(self):
         self.reader.dispose()
-        self.writer.dispose()
+        self.writer.close()
 
 
 class SqliteDatabase:
     """One SQLite file, opened when it is first used.
 
-    `write` and `read` are blocks of one transaction. All that the file, the
-    disk and other processes do to them is raised as StoreUnavailable, in
-    words for people; everything else is a bug and stays as it is.
+    `write` runs a call in a transaction, `read` is a block of one. All that
+    the file, the disk and other processes do to them is raised as
+    StoreUnavailable, in words for people; everything else is a bug and stays
+    as it is.
     `busy_timeout` is in seconds; `pragmas` are set on each connection.
     """
 
@@ -113,11 +89,11 @@ class SqliteDatabase:
         self._forking = False
         _databases.add(self)
 
-    @contextmanager
-    def write(self):
-        """Open a block that holds the write lock; durable at its end."""
-        with self._available() as opened, opened.writer.begin() as connection:
-            yield connection
+    def write(self, work: Work) -> Result:
+        """Return what `work(connection)` returns, run in a transaction of
+        its own or with others'; what it wrote is durable then."""
+        with self._available() as opened:
+            return opened.group.run(work)
 
     @contextmanager
     def read(self):
@@ -144,7 +120,7 @@ class SqliteDatabase:
             if left:
                 raise _unavailable(
                     f'the file {self.path.name} is gone or empty, but '
-                    f'{self.path.name}{left[0]} is there. {_RESTORE}.')
+                    f'{self.path.name}{left[0]} is there. {RESTORE}.')
             if not self.exists():
                 os.close(os.open(
                     self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
@@ -159,20 +135,19 @@ class SqliteDatabase:
             return
         found = connection.exec_driver_sql('PRAGMA quick_check(1)').scalar()
         if found != 'ok':
-            raise _unavailable(self._told('CORRUPT'))
+            raise _unavailable(told('CORRUPT', self.path))
 
     def drop_traces(self) -> bool:
         """Take what was overwritten out of the file's own log, too; say if
         nobody was in the way. Nobody waits for it."""
         with self._available() as opened:
-            connection = opened.writer.raw_connection()
+            connection = opened.reader.raw_connection()
             try:
                 cursor = connection.cursor()
                 cursor.execute('PRAGMA busy_timeout=0')
                 busy = cursor.execute(
                     'PRAGMA wal_checkpoint(TRUNCATE)').fetchone()[0]
-                cursor.execute('PRAGMA busy_timeout='
-                               f'{int(self._busy_timeout * 1000)}')
+                cursor.execute(f'PRAGMA busy_timeout={self._milliseconds}')
             finally:
                 connection.close()
         return not busy
@@ -203,10 +178,12 @@ class SqliteDatabase:
         if self._opened and self._opened.file != _identity(self.path):
             self._retire()      # the file was replaced, or is gone
         if self._opened is None:
+            writer = self._writer()
             self._opened = _Opened(
-                os.getpid(), _identity(self.path),
-                self._engine('BEGIN IMMEDIATE', 1),
-                self._engine('BEGIN', READERS))
+                os.getpid(), _identity(self.path), writer,
+                GroupCommit(writer.transaction, writer.part,
+                            self._busy_timeout),
+                self._engine('BEGIN', READERS, self._connect))
             log.info('SQLite %s, journal_mode=%s, %s', driver.sqlite_version,
                      self.journal_mode, self.path)
         if self._opened.pid != os.getpid():
@@ -225,17 +202,35 @@ class SqliteDatabase:
         while self._retired and not self._inside:
             self._retired.pop().dispose()
 
-    def _engine(self, begin, connections):
+    def _writer(self):
+        """While another process writes, SQLite looks again after 1, 2, 5 …
+        and at last each 100 ms, which is many times what a transaction takes.
+        So each try is for 1 ms; but in a rollback journal a commit waits for
+        those who read, and is not tried again."""
+        if self.journal_mode != 'wal':
+            return Writer(self._engine(None, 1, self._connect), 1)
+        return Writer(
+            self._engine(None, 1, lambda: self._connect(busy_timeout=1)),
+            max(1, self._milliseconds))
+
+    @property
+    def _milliseconds(self):
+        return int(self._busy_timeout * 1000)
+
+    def _engine(self, begin, connections, connect):
         engine = create_engine(
-            'sqlite://', module=driver, creator=self._connect,
+            'sqlite://', module=driver, creator=connect,
             poolclass=QueuePool, pool_size=connections, max_overflow=0,
             pool_timeout=self._busy_timeout)
         # The driver's own BEGIN comes late, and would not be IMMEDIATE.
-        engine.dialect.do_begin = lambda connection: connection.execute(begin)
+        engine.dialect.do_begin = lambda connection: (
+            begin and connection.execute(begin))
         return engine
 
-    def _connect(self):
-        """Connect to a file that exists: SQLite itself would make one."""
+    def _connect(self, busy_timeout=None):
+        """Connect to a file that exists: SQLite itself would make one.
+
+        `busy_timeout`: milliseconds, if not the usual ones."""
         connection = driver.connect(
             f'file:{quote(str(self.path))}?mode=rw', uri=True,
             timeout=self._busy_timeout, isolation_level=None,
@@ -248,6 +243,8 @@ class SqliteDatabase:
                     'secure_delete': 'ON',      # what is erased is gone
                     **self._pragmas}.items():
                 connection.execute(f'PRAGMA {name}={value}')
+            if busy_timeout is not None:
+                connection.execute(f'PRAGMA busy_timeout={busy_timeout}')
         except BaseException:
             connection.close()
             raise
@@ -276,19 +273,12 @@ class SqliteDatabase:
             raise _unavailable('the database is busy: too many wait for a '
                                'connection') from error
         except (exc.DBAPIError, driver.Error) as error:
-            code = _primary_code(error)
-            if not (told := self._told(code)):
+            code = primary_code(error)
+            if not (trouble := told(code, self.path)):
                 raise
-            if code in _OPEN_ANEW and not _is_full(error):
+            if code in OPEN_ANEW and not is_full(error):
                 self.close()
-            raise _unavailable(told) from error
-
-    def _told(self, code):
-        if code == 'SCHEMA':
-            return 'the schema is not this program\'s: run "stampman migrate"'
-        if code not in _TROUBLES:
-            return ''
-        return f'the database file {self.path.name} {_TROUBLES[code]}'
+            raise _unavailable(trouble) from error
 
     # -- forks ---------------------------------------------------------------
 
@@ -319,26 +309,6 @@ class SqliteDatabase:
 
 def _unavailable(told):
     return StoreUnavailable(told, retry_after=RETRY_AFTER)
-
-
-def _is_full(error):
-    """Whether the file may not grow, but is what it was: it is read on."""
-    return _errorname(error) in (
-        'SQLITE_IOERR_WRITE', 'SQLITE_IOERR_FSYNC', 'SQLITE_IOERR_TRUNCATE')
-
-
-def _errorname(error):
-    return getattr(getattr(error, 'orig', error), 'sqlite_errorname', '')
-
-
-def _primary_code(error):
-    """Return SQLite's primary result code as a word, or '' for a bug."""
-    told = getattr(error, 'orig', error)
-    name = _errorname(error)
-    if name == 'SQLITE_ERROR' and any(
-            words in str(told) for words in _OLD_SCHEMA):
-        return 'SCHEMA'
-    return '_'.join(name.split('_')[1:2])
 
 
 def _identity(path):

@@ -19,6 +19,7 @@ from stampman.helpers.delivery import (
     Attempt, Claim, IdempotencyKey, Message, Recipient, State)
 from stampman.helpers.mail import Email
 
+RETRY_AFTER = 2         # seconds a client is told to wait for the store
 ORPHANED = 'the process ended before the answer was recorded'
 UNSETTLED = frozenset({
     State.queued, State.sending, State.deferred, State.uncertain})

@@ -19,9 +19,10 @@ from stampman.store import _rows as rows
 from stampman.store import _statements as sql
 from stampman.store._lease_clock import LeaseClock
 from stampman.store._shared import SharedTables
-from stampman.store._sqlite import RETRY_AFTER, SqliteDatabase
+from stampman.store._sqlite import SqliteDatabase
+from stampman.store._written import written
 from stampman.store.base import (
-    ORPHANED, UNSETTLED, Claimed, Entry, Filter)
+    ORPHANED, RETRY_AFTER, UNSETTLED, Claimed, Entry, Filter)
 from stampman.store.schema import HEAD
 
 log = logging.getLogger(__name__)
@@ -55,9 +56,10 @@ def sqlite_path(url: str) -> Path:
 class SqlStore(SharedTables):
     """A store in an SQL database.
 
-    `database` has blocks `write` and `read`, each one transaction that gives
-    a connection, and raises StoreUnavailable for what befalls them. Leases
-    are counted on the monotonic half of `clock`, where it names its boot.
+    `database` runs calls by `write`, and has a block `read`, each one
+    transaction that gives a connection; it raises StoreUnavailable for what
+    befalls them. Leases are counted on the monotonic half of `clock`, where
+    it names its boot.
     """
 
     def __init__(self, database: SqliteDatabase, clock: Clock | None = None):
@@ -76,15 +78,17 @@ class SqlStore(SharedTables):
         if self._database.create():
             log.warning('a new, empty database was made: what an earlier one '
                         'held, messages and keys, is not in it')
-        with self._database.write() as connection:
-            self._database.check(connection)
-            problem, behind = _compared(connection)
-            if problem and not behind:
-                raise StoreUnavailable(problem, retry_after=RETRY_AFTER)
-            if behind:
-                from stampman.store import migrations
-                migrations.upgrade(connection)
-            return behind
+        return self._database.write(self._migrated)
+
+    def _migrated(self, connection):
+        self._database.check(connection)
+        problem, behind = _compared(connection)
+        if problem and not behind:
+            raise StoreUnavailable(problem, retry_after=RETRY_AFTER)
+        if behind:
+            from stampman.store import migrations
+            migrations.upgrade(connection)
+        return behind
 
     def schema_problem(self):
         if not self._database.exists():
@@ -102,21 +106,23 @@ class SqlStore(SharedTables):
 
     def add_all(self, entries, rate=None, key=None):
         prepared = adding.Prepared(entries)
-        pool, now = prepared.first.pool, prepared.first.created_at
         try:
-            with self._database.write() as connection:
-                if key is not None:
-                    adding.remember(
-                        connection, pool, key, prepared.ids,
-                        self._clock.surely(connection, now), now)
-                if rate is not None:
-                    adding.count(connection, pool, now, rate, len(entries))
-                ahead = self._clock.time(connection, now) - now
-                prepared.write(connection, ahead)
+            self._add(prepared, rate, key)
         except IntegrityError as error:
-            if key is None or not self.known(pool, key, now):
+            if key is None or not self.known(
+                    prepared.pool, key, prepared.now):
                 raise
             raise KeyTaken() from error
+
+    @written
+    def _add(self, connection, prepared, rate, key):
+        pool, now = prepared.pool, prepared.now
+        if key is not None:
+            adding.remember(connection, pool, key, prepared.ids,
+                            self._clock.surely(connection, now), now)
+        if rate is not None:
+            adding.count(connection, pool, now, rate, len(prepared.ids))
+        prepared.write(connection, self._clock.time(connection, now) - now)
 
     def known(self, pool, key, now):
         with self._database.read() as connection:
@@ -135,165 +141,170 @@ class SqlStore(SharedTables):
             # those behind it from being sent.
             log.exception('a message cannot be read, and is put aside for '
                           'an hour', extra={'message_id': unreadable.id})
-            with self._database.write() as connection:
-                connection.execute(sql.PUT_ASIDE, {
-                    'of': unreadable.id, 'later': now + ASIDE,
-                    'run_out': self._clock.time(connection, now) + ASIDE})
+            self._put_aside(unreadable.id, now)
             return ()
 
-    def _claim(self, owner, now, lease_until, limit):
-        with self._database.write() as connection:
-            leases_now = self._clock.time(connection, now)
-            ids, run_out = _due(
-                connection, now, leases_now, limit, sql.TAKE_WAITING_DUE,
-                sql.TAKE_RUN_OUT)
-            for message_id in run_out:
-                if following.orphan(connection, message_id, now):
-                    log.warning('an attempt is uncertain: %s', ORPHANED,
-                                extra={'message_id': message_id})
-                    connection.execute(sql.CRASHED, {'of': message_id})
-            claim = Claim('', owner, 0, lease_until)
-            return tuple(_claimed(
-                connection, claim._replace(message_id=message_id),
-                leases_now + lease_until - now) for message_id in ids)
+    @written
+    def _put_aside(self, connection, message_id, now):
+        connection.execute(sql.PUT_ASIDE, {
+            'of': message_id, 'later': now + ASIDE,
+            'run_out': self._clock.time(connection, now) + ASIDE})
 
-    def begin(self, claim, attempt, lease_until, possible_duplicate=False):
-        with self._database.write() as connection:
-            now = attempt.started_at
-            extended = connection.execute(sql.EXTEND, {
-                'of': claim.message_id, 'held_fence': claim.fence,
-                'until': (self._clock.time(connection, now)
-                          + lease_until - now),
-                'twice': possible_duplicate})
-            _held(claim, extended.rowcount)
-            connection.execute(
-                sql.BEGIN, rows.begun_row(attempt, claim.message_id))
+    @written
+    def _claim(self, connection, owner, now, lease_until, limit):
+        leases_now = self._clock.time(connection, now)
+        ids, run_out = _due(
+            connection, now, leases_now, limit, sql.TAKE_WAITING_DUE,
+            sql.TAKE_RUN_OUT)
+        for message_id in run_out:
+            if following.orphan(connection, message_id, now):
+                log.warning('an attempt is uncertain: %s', ORPHANED,
+                            extra={'message_id': message_id})
+                connection.execute(sql.CRASHED, {'of': message_id})
+        claim = Claim('', owner, 0, lease_until)
+        return tuple(_claimed(
+            connection, claim._replace(message_id=message_id),
+            leases_now + lease_until - now) for message_id in ids)
+
+    @written
+    def begin(self, connection, claim, attempt, lease_until,
+              possible_duplicate=False):
+        now = attempt.started_at
+        extended = connection.execute(sql.EXTEND, {
+            'of': claim.message_id, 'held_fence': claim.fence,
+            'until': (self._clock.time(connection, now)
+                      + lease_until - now),
+            'twice': possible_duplicate})
+        _held(claim, extended.rowcount)
+        connection.execute(
+            sql.BEGIN, rows.begun_row(attempt, claim.message_id))
         return claim._replace(lease_until=lease_until)
 
-    def end(self, attempt, message_id, claim=None):
-        with self._database.write() as connection:
-            of = {'of': message_id, 'ended': attempt.id}
-            row = connection.execute(sql.ENDED, of).one_or_none()
-            if row is None:
-                raise NotFound(f'no attempt {attempt.id} of {message_id}')
-            if row.erased_at is not None:
-                attempt = retention.unnamed(attempt)
-            outcome = attempt.outcome
-            if _is_known_better(row.kind, outcome.kind):
-                return False
-            rest = rows.rest_of(outcome)
-            connection.execute(sql.END, {
-                **of, 'at': attempt.ended_at, 'how': outcome.kind.value,
-                'rest': rest})
-            if outcome.kind is Kind.accepted and (attempt.replays or row.kind):
-                following.answered(connection, attempt, message_id)
-            if tells_apart(attempt):
-                if row.kind and row.outcome != rest:
-                    connection.execute(sql.TURN_AWAY, {
-                        'of': message_id,
-                        'but': claim.fence if claim else -1})
-                following.settle(connection, attempt, message_id)
-            elif outcome.kind is Kind.accepted:
-                if row.kind not in (None, Kind.accepted):
-                    following.close(connection, attempt, message_id)
-                connection.execute(sql.ACCEPTED, {'of': message_id})
-                connection.execute(sql.ALL_ACCEPTED, {
+    @written
+    def end(self, connection, attempt, message_id, claim=None):
+        of = {'of': message_id, 'ended': attempt.id}
+        row = connection.execute(sql.ENDED, of).one_or_none()
+        if row is None:
+            raise NotFound(f'no attempt {attempt.id} of {message_id}')
+        if row.erased_at is not None:
+            attempt = retention.unnamed(attempt)
+        outcome = attempt.outcome
+        if _is_known_better(row.kind, outcome.kind):
+            return False
+        rest = rows.rest_of(outcome)
+        connection.execute(sql.END, {
+            **of, 'at': attempt.ended_at, 'how': outcome.kind.value,
+            'rest': rest})
+        if outcome.kind is Kind.accepted and (attempt.replays or row.kind):
+            following.answered(connection, attempt, message_id)
+        if tells_apart(attempt):
+            if row.kind and row.outcome != rest:
+                connection.execute(sql.TURN_AWAY, {
                     'of': message_id,
-                    'theirs': outcome.provider_message_id})
-            elif outcome.kind is Kind.uncertain:
-                following.settle(connection, attempt, message_id)
-            else:
-                connection.execute(sql.RECONSIDER, {
-                    'of': message_id, 'at': attempt.ended_at})
-            return True
+                    'but': claim.fence if claim else -1})
+            following.settle(connection, attempt, message_id)
+        elif outcome.kind is Kind.accepted:
+            if row.kind not in (None, Kind.accepted):
+                following.close(connection, attempt, message_id)
+            connection.execute(sql.ACCEPTED, {'of': message_id})
+            connection.execute(sql.ALL_ACCEPTED, {
+                'of': message_id,
+                'theirs': outcome.provider_message_id})
+        elif outcome.kind is Kind.uncertain:
+            following.settle(connection, attempt, message_id)
+        else:
+            connection.execute(sql.RECONSIDER, {
+                'of': message_id, 'at': attempt.ended_at})
+        return True
 
-    def finish(self, claim, state, *, round, next_attempt_at=None, reason='',
-               recipients=None, uncertain=None):
-        with self._database.write() as connection:
-            held = {'of': claim.message_id, 'held_fence': claim.fence}
-            finished = connection.execute(sql.FINISH, {
-                **held, 'becomes': state.value, 'rounds': round,
-                'next': next_attempt_at, 'why': reason,
-                'uncertain': -1 if uncertain is None else uncertain})
-            if not finished.rowcount:
-                _held(claim, connection.execute(sql.STILL_HELD, held).first())
-                return False
-            if recipients is None:
-                following.follow(connection, sql.FOLLOW, claim.message_id,
-                                 state, reason)
-            else:
-                following.write(connection, claim.message_id, recipients)
-            return True
+    @written
+    def finish(self, connection, claim, state, *, round,
+               next_attempt_at=None, reason='', recipients=None,
+               uncertain=None):
+        held = {'of': claim.message_id, 'held_fence': claim.fence}
+        finished = connection.execute(sql.FINISH, {
+            **held, 'becomes': state.value, 'rounds': round,
+            'next': next_attempt_at, 'why': reason,
+            'uncertain': -1 if uncertain is None else uncertain})
+        if not finished.rowcount:
+            _held(claim, connection.execute(sql.STILL_HELD, held).first())
+            return False
+        if recipients is None:
+            following.follow(connection, sql.FOLLOW, claim.message_id,
+                             state, reason)
+        else:
+            following.write(connection, claim.message_id, recipients)
+        return True
 
-    def change(self, pool, message_id, expected, state, *, reason='',
-               resolved=None, next_attempt_at=None, restart=False,
-               expires_at=None, others_at=None):
+    @written
+    def change(self, connection, pool, message_id, expected, state, *,
+               reason='', resolved=None, next_attempt_at=None,
+               restart=False, expires_at=None, others_at=None):
         wanted = sorted(one.value for one in expected)
-        with self._database.write() as connection:
-            changed = connection.execute(sql.CHANGE, {
-                'of': message_id, 'in_pool': pool,
-                'expected': wanted,
-                'becomes': state.value, 'why': reason,
-                'next': next_attempt_at, 'restarts': restart,
-                'expires': expires_at}).rowcount
-            message = reading.message(connection, pool, message_id)
-            if not changed:
-                raise Conflict(f'the message is {message.state.value}, and '
-                               f'not {" or ".join(wanted)}')
-            if restart and not connection.execute(
-                    sql.HAS_CONTENT, {'of': message_id}).first():
-                raise Conflict('its content is not kept any more')
-            if resolved is not None:
-                connection.execute(
-                    sql.RESOLVE, {'of': message_id, 'word': resolved})
-            anew = restart and State.uncertain not in expected
-            if told_apart(message) and not anew:
-                following.conclude(
-                    connection, reading.message(connection, pool, message_id),
-                    state, reason, others_at)
-            else:
-                following.follow(
-                    connection, sql.FOLLOW_ANEW if restart else sql.FOLLOW,
-                    message_id, state, reason)
-            return reading.message(connection, pool, message_id)
+        changed = connection.execute(sql.CHANGE, {
+            'of': message_id, 'in_pool': pool,
+            'expected': wanted,
+            'becomes': state.value, 'why': reason,
+            'next': next_attempt_at, 'restarts': restart,
+            'expires': expires_at}).rowcount
+        message = reading.message(connection, pool, message_id)
+        if not changed:
+            raise Conflict(f'the message is {message.state.value}, and '
+                           f'not {" or ".join(wanted)}')
+        if restart and not connection.execute(
+                sql.HAS_CONTENT, {'of': message_id}).first():
+            raise Conflict('its content is not kept any more')
+        if resolved is not None:
+            connection.execute(
+                sql.RESOLVE, {'of': message_id, 'word': resolved})
+        anew = restart and State.uncertain not in expected
+        if told_apart(message) and not anew:
+            following.conclude(
+                connection, reading.message(connection, pool, message_id),
+                state, reason, others_at)
+        else:
+            following.follow(
+                connection, sql.FOLLOW_ANEW if restart else sql.FOLLOW,
+                message_id, state, reason)
+        return reading.message(connection, pool, message_id)
 
-    def hasten(self, pools, now):
-        with self._database.write() as connection:
-            return connection.execute(sql.HASTEN, {
-                'pools': list(pools), 'now': now}).rowcount
+    @written
+    def hasten(self, connection, pools, now):
+        return connection.execute(sql.HASTEN, {
+            'pools': list(pools), 'now': now}).rowcount
 
-    def bring_back(self, now, ahead):
-        with self._database.write() as connection:
-            return connection.execute(sql.BRING_BACK, {
-                'now': now, 'far': now + ahead}).rowcount
+    @written
+    def bring_back(self, connection, now, ahead):
+        return connection.execute(sql.BRING_BACK, {
+            'now': now, 'far': now + ahead}).rowcount
 
     # -- giving up -----------------------------------------------------------
 
-    def forget_bodies(self, now, age, after=''):
-        with self._database.write() as connection:
-            return retention.forget_bodies(
-                connection, self._clock.surely(connection, now) - age, after)
+    @written
+    def forget_bodies(self, connection, now, age, after=''):
+        return retention.forget_bodies(
+            connection, self._clock.surely(connection, now) - age, after)
 
-    def forget_messages(self, now, age, after=''):
-        with self._database.write() as connection:
-            return retention.forget_messages(
-                connection, self._clock.surely(connection, now) - age, after)
+    @written
+    def forget_messages(self, connection, now, age, after=''):
+        return retention.forget_messages(
+            connection, self._clock.surely(connection, now) - age, after)
 
-    def forget_keys(self, now):
-        with self._database.write() as connection:
-            before = self._clock.surely(connection, now) - adding.KEY_LIFE
-            connection.execute(sql.FORGET_KEYS, {'before': before})
+    @written
+    def forget_keys(self, connection, now):
+        before = self._clock.surely(connection, now) - adding.KEY_LIFE
+        connection.execute(sql.FORGET_KEYS, {'before': before})
 
-    def erase(self, pool, message_id, now):
-        with self._database.write() as connection:
-            message = reading.message(connection, pool, message_id)
-            if message.state in UNSETTLED:
-                raise Conflict(
-                    f'the message is {message.state.value}: it must be '
-                    'cancelled, resolved or at its end first')
-            if message.erased_at is None:
-                retention.erase(connection, message, now)
-            return reading.message(connection, pool, message_id)
+    @written
+    def erase(self, connection, pool, message_id, now):
+        message = reading.message(connection, pool, message_id)
+        if message.state in UNSETTLED:
+            raise Conflict(
+                f'the message is {message.state.value}: it must be '
+                'cancelled, resolved or at its end first')
+        if message.erased_at is None:
+            retention.erase(connection, message, now)
+        return reading.message(connection, pool, message_id)
 
     def drop_traces(self):
         return self._database.drop_traces()

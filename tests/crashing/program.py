@@ -15,7 +15,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,12 +95,17 @@ class DeadlyDatabase:
     def __getattr__(self, name):
         return getattr(self._database, name)
 
-    @contextmanager
-    def write(self):
-        with self._strikes.writing, self._database.write() as connection:
-            yield connection
-            if method := getattr(self._strikes.now, 'method', None):
+    def write(self, work):
+        method = getattr(self._strikes.now, 'method', None)
+
+        def deadly(connection):
+            result = work(connection)
+            if method:
                 self._strikes.at('within', method)
+            return result
+
+        with self._strikes.writing:
+            return self._database.write(deadly)
 
 
 class DeadlyStore:

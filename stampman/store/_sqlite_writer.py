@@ -1,0 +1,67 @@
+"""The connection of a process by which SQLite writes."""
+
+from contextlib import contextmanager, suppress
+
+from sqlalchemy import Engine
+
+from stampman.store._sqlite_troubles import driver, primary_code
+
+
+class Writer:
+    """The one connection that writes. It is held: to borrow one from a pool,
+    and to have SQLAlchemy count its transactions, costs as much as to write.
+    """
+
+    def __init__(self, engine: Engine, tries: int):
+        """`tries` to get the write lock, each of which may wait."""
+        self._engine = engine
+        self._tries = tries
+        self._connection = None
+        self._driver = None
+
+    @contextmanager
+    def transaction(self):
+        """Open a block that holds the write lock; durable at its end."""
+        if self._connection is None:
+            self._connection = self._engine.connect()
+            self._driver = self._connection.connection.driver_connection
+        self._begin()
+        try:
+            yield self._connection
+            self._driver.commit()
+        except BaseException:
+            self._undo()
+            raise
+
+    def _undo(self):
+        with suppress(driver.Error):    # some errors undo it by themselves
+            self._driver.rollback()
+        if self._driver.in_transaction:
+            self.close()
+
+    @contextmanager
+    def part(self, connection):
+        """Open a block within a transaction that is undone alone."""
+        self._driver.execute('SAVEPOINT part')
+        try:
+            yield
+        except BaseException:
+            self._driver.execute('ROLLBACK TO part')
+            raise
+        finally:
+            self._driver.execute('RELEASE part')
+
+    def _begin(self):
+        for left in reversed(range(self._tries)):
+            try:
+                return self._driver.execute('BEGIN IMMEDIATE')
+            except driver.OperationalError as error:
+                if not left or primary_code(error) != 'BUSY':
+                    raise
+
+    def close(self):
+        """Give the connection up; the next transaction makes another."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        self._engine.dispose()
