@@ -61,6 +61,47 @@ def test_a_call_without_a_body_works_with_any_method(provider, method):
     assert answer.status == 202 and provider.requests[0].method == method
 
 
+def test_a_request_that_should_have_a_body_says_that_it_has_none(provider):
+    for method in ('POST', 'PUT', 'GET'):
+        Transport(REAL).call(
+            Request(method, provider.url, {}), time.monotonic() + PLENTY)
+    assert [request.headers['Content-Length']
+            for request in provider.requests] == ['0', '0', None]
+
+
+def test_every_header_is_sent_once_in_whatever_case_it_is_given(provider):
+    Transport(REAL).call(
+        Request('POST', provider.url, {
+            'accept': 'text/plain', 'content-length': '99', 'x-ID': 'a'},
+            CONTENT), time.monotonic() + PLENTY)
+    [request] = provider.requests
+    names = [name.lower() for name in request.headers]
+    assert sorted(names) == sorted({*names}) == [
+        'accept', 'accept-encoding', 'content-length', 'host', 'user-agent',
+        'x-id']
+    assert request.headers['Accept'] == 'text/plain'
+    assert request.headers['Content-Length'] == str(len(CONTENT))
+    assert request.headers['Host'] == provider.url.removeprefix('http://')
+
+
+@pytest.mark.parametrize('port, host', [
+    ('', 'api.example'), (':80', 'api.example'), (':81', 'api.example:81'),
+    ('.:81', 'api.example:81')])
+def test_the_host_is_named_without_what_goes_without_saying(
+        provider, port, host):
+    def resolve(*_):
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, '',
+                 ('127.0.0.1', provider.port))]
+
+    Transport(REAL, resolve=resolve).call(
+        Request('GET', f'http://someone:secret@API.example{port}/a b?c\r\nd',
+                {}), time.monotonic() + PLENTY)
+    [request] = provider.requests
+    assert request.headers['Host'] == host
+    assert (request.path, request.query) == ('/a%20b', 'c%0D%0Ad')
+    assert 'Authorization' not in request.headers
+
+
 def test_a_large_body_arrives_whole(provider):
     assert call(provider.url, body=LARGE).status == 202
     assert provider.requests[0].body == LARGE

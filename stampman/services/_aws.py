@@ -3,6 +3,7 @@
 It takes a while to load: import this module only where it is used.
 """
 
+import hashlib
 import threading
 from concurrent.futures import Future
 from datetime import UTC, datetime
@@ -154,6 +155,17 @@ class _Signature(SigV4Auth):
     def __init__(self, keys, service, region, now):
         super().__init__(keys, service, region)
         self._now = datetime.fromtimestamp(now, UTC)
+        self._to_sign = None
+
+    def headers_to_sign(self, request):
+        """They are asked for twice; this object signs one request."""
+        if self._to_sign is None:
+            self._to_sign = super().headers_to_sign(request)
+        return self._to_sign
+
+    def payload(self, request):
+        """botocore would prepare the whole request to get at its body."""
+        return hashlib.sha256(request.data).hexdigest()
 
     def add_auth(self, request):
         request.context['timestamp'] = self._now.strftime(SIGV4_TIMESTAMP)

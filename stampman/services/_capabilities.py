@@ -70,9 +70,10 @@ class Capabilities:
                            self.max_tag_length, 'characters in a tag')
         yield 'tags', (self.ascii_tags and not ''.join(email.tags).isascii()
                        and 'only ASCII is carried')
-        yield 'metadata', over(
-            len(to_json({**email.metadata, **context.metadata})),
-            self.max_metadata, 'bytes of metadata')
+        if self.max_metadata is not None:
+            yield 'metadata', over(
+                len(to_json({**email.metadata, **context.metadata})),
+                self.max_metadata, 'bytes of metadata')
         for number, part in enumerate(email.attachments):
             yield f'attachments[{number}].content_type', (
                 self.needs_plain_types and ';' in part.content_type
@@ -121,6 +122,7 @@ class Capabilities:
 
 
 _YES = {True: 'yes', False: 'no'}
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(',', ':'))
 
 
 def _most(limit, unit=''):
@@ -138,5 +140,4 @@ def over(count: int, most: int | None, what: str) -> str:
 
 def to_json(value: Any) -> bytes:
     """Return `value` as compact JSON in UTF-8, as providers count it."""
-    return json.dumps(
-        value, ensure_ascii=False, separators=(',', ':')).encode()
+    return _JSON.encode(value).encode()

@@ -7,17 +7,19 @@ import threading
 import weakref
 from collections import deque
 
+from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
-from urllib3 import HTTPHeaderDict, HTTPResponse
+from requests.exceptions import InvalidURL
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, LocationValueError
 
 from stampman.services._dial import dial, in_words
 from stampman.services._wire import (
     PIECE, Broken, Call, Reply, Stage, Trouble, Wire)
 
 MAX_IDLE = 100      # connections to one host that are kept
+MAX_WAYS = 256      # URLs for which it is known where they lead
 
 _FAILURES = (OSError, http.client.HTTPException, HTTPError)
 _LATE = {
@@ -37,7 +39,6 @@ _CUT = {
 class _Exchanging:
     """A connection that carries one request and one answer at a time."""
 
-    response_class = Reply
     wire = None
     call = None
     idle_since = 0.0        # seconds of the monotonic clock
@@ -90,55 +91,46 @@ class _Exchanging:
 
     # -- using it ----------------------------------------------------------
 
-    def exchange(self, call: Call, method, url, body, headers
-                 ) -> tuple[http.client.HTTPResponse, bytes]:
-        """Return the answer and its body, up to one byte too much."""
+    def exchange(self, call: Call, head: bytes, body: bytes, method: str
+                 ) -> tuple[Reply, bytes]:
+        """Write a request; return its answer and the answer's body, up to
+        one byte too much."""
         self.call = call
         self.wire.begin(call.left)
         unwritten = None
         try:
-            self.request(method, url, body=body, headers=headers)
+            self._ask(call, head, body)
         except TimeoutError:
             raise
         except OSError as error:
             unwritten = error       # the peer may have said why: read it
         try:
-            return self._answer(call)
+            return self._answer(call, method)
         except TimeoutError:
             raise
         except (*_FAILURES, ValueError) as error:
             # ValueError is http.client's for some broken chunks.
             raise unwritten or Trouble(_why(error, call.stage)) from error
 
-    def _answer(self, call):
-        reply = self.getresponse()
+    def _ask(self, call, head, body):
+        # One packet, not two, where that is no large copy.
+        for piece in (head + body,) if len(body) < PIECE else (head, body):
+            self.wire.write(piece)
+        call.stage = Stage.written
+
+    def _answer(self, call, method):
+        reply = Reply(self.wire, method=method)
+        reply.begin()
         if reply.status < 200:
             raise Trouble(f'HTTP {reply.status} is no final answer')
         self.wire.in_head = False
         if call.stage is Stage.written:
             call.stage = Stage.answered
+        reply.frame()
         data = reply.read(call.max_body + 1)
         if reply.length and len(data) <= call.max_body:
             raise Trouble(_CUT[call.stage])
         return reply, data
-
-    def request(self, method, url, body=None, headers=None, **options):
-        self._pieces = []
-        super().request(method, url, body=body, headers=headers, **options)
-        if not body or len(body) < PIECE:
-            self._pieces = [b''.join(self._pieces)]     # one packet, not two
-        for piece in self._pieces:
-            self.wire.write(piece)
-        self._pieces = ()
-        self.call.stage = Stage.written
-
-    def send(self, data):
-        """Keep what `request` would send, to write it as a whole."""
-        self._pieces.append(data)
-
-    def getresponse(self):
-        # urllib3's own would wrap the answer once more, to decode it.
-        return http.client.HTTPConnection.getresponse(self)
 
     def drop(self):
         """Close for good: `close` lets an answer still be read."""
@@ -160,7 +152,7 @@ class _Secure(_Exchanging, HTTPSConnection):
 
 
 class _Bounded:
-    """A pool whose `urlopen` is one exchange, whole, and never repeated."""
+    """A pool that does one exchange, whole, and never repeats it."""
 
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
@@ -168,10 +160,12 @@ class _Bounded:
         self._lock = threading.Lock()
         weakref.finalize(self, _drop_all, self._idle)
 
-    def urlopen(self, method, url, body=None, headers=None, *,
-                timeout: Call, **_):
-        """Return the answer, its body read; raises Broken."""
-        call, connection, keep = timeout, None, False
+    def exchange(self, call: Call, request: PreparedRequest, target: str
+                 ) -> tuple[Reply, bytes]:
+        """Ask for `target`; return the answer and its body; raises
+        Broken."""
+        connection, keep = None, False
+        headers = request.headers
         try:
             call.left()
             connection = self._take(call)
@@ -180,11 +174,12 @@ class _Bounded:
             if self.proxy and self.scheme == 'http':
                 headers = {**headers, **self.proxy_headers}
             reply, data = connection.exchange(
-                call, method, url, body, headers)
+                call, _head(request.method, target, headers),
+                request.body or b'', request.method)
             keep = (call.stage is Stage.answered and reply.isclosed()
                     and not reply.will_close
                     and not connection.wire.spilled)
-            return _response(reply, data)
+            return reply, data
         except _FAILURES as error:
             raise Broken(_why(error, call.stage),
                          getattr(error, 'alert', False)) from error
@@ -240,11 +235,15 @@ class _SecurePool(_Bounded, HTTPSConnectionPool):
 
 
 class Adapter(HTTPAdapter):
-    """requests' adapter over our pools; `timeout` must be a Call."""
+    """requests' adapter over our pools, for proxies that stay the same.
+
+    `timeout` must be a Call, and the headers of a request complete.
+    """
 
     _POOLS = {'http': _PlainPool, 'https': _SecurePool}
 
     def init_poolmanager(self, *args, **options):
+        self._ways = {}
         super().init_poolmanager(*args, **options)
         self.poolmanager.pool_classes_by_scheme = self._POOLS
 
@@ -253,8 +252,40 @@ class Adapter(HTTPAdapter):
         manager.pool_classes_by_scheme = self._POOLS
         return manager
 
-    def cert_verify(self, conn, url, verify, cert):
-        """Leave the pool alone: our TLS context verifies, always."""
+    def send(self, request, stream=False, timeout=None, verify=True,
+             cert=None, proxies=None):
+        """Return the answer, whole; our TLS context verifies, always.
+
+        Raises Broken, or InvalidURL before anything is done.
+        """
+        pool, target = self._ways.get(request.url) or self._find_way(
+            request, proxies)
+        reply, data = pool.exchange(timeout, request, target)
+        response = Response()
+        response.status_code = reply.status
+        response.headers.update(reply.headers)
+        response.raw = io.BytesIO(data)
+        return response
+
+    def close(self):
+        """Drop what is idle, also of pools that urllib3 has forgotten."""
+        ways, self._ways = self._ways, {}
+        super().close()
+        for pool, _ in tuple(ways.values()):
+            pool.close()
+
+    def _find_way(self, request, proxies):
+        """Return the pool for a request, and what its first line asks for."""
+        try:
+            pool = self.get_connection_with_tls_context(
+                request, verify=True, proxies=proxies)
+        except LocationValueError as error:
+            raise InvalidURL(error) from error
+        if len(self._ways) >= MAX_WAYS:
+            self._ways.clear()
+        way = pool, self.request_url(request, proxies)
+        self._ways[request.url] = way
+        return way
 
 
 def _drop_all(idle):
@@ -262,14 +293,11 @@ def _drop_all(idle):
         idle.pop().drop()
 
 
-def _response(reply, data):
-    headers = HTTPHeaderDict(
-        (name, value.replace('\r\n', '')) for name, value
-        in reply.getheaders())
-    return HTTPResponse(
-        body=io.BytesIO(data), headers=headers, status=reply.status,
-        version=reply.version, reason=reply.reason, preload_content=False,
-        decode_content=False, enforce_content_length=False)
+def _head(method, target, headers):
+    """Whoever made `headers` has seen to it that they hold no line break."""
+    lines = (f'{method} {target} HTTP/1.1', *(
+        f'{name}: {value}' for name, value in headers.items()))
+    return '\r\n'.join((*lines, '', '')).encode('latin-1')
 
 
 def _why(error, stage):

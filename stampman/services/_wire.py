@@ -6,6 +6,7 @@ came is known; an answer is read only so far.
 
 import http.client
 import io
+import re
 import select
 import socket
 import ssl
@@ -15,17 +16,21 @@ from concurrent.futures import Future
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from urllib3 import Timeout
 from urllib3.util.ssl_ import is_ipaddress
 
 from stampman.helpers.delivery import Clock
 
 MAX_BODY = 65_536           # bytes of an answer's body that are kept
 MAX_HEAD = 65_536           # bytes up to the end of an answer's headers
+MAX_LINES = 100             # lines of its headers, with the empty one
 MAX_RECEIVED = 1_048_576    # bytes of a whole answer, framing and all
 MAX_INTERIM = 20            # 1xx answers before the final one
 LONGEST_WAIT = 3600.0       # seconds; what the system's timers surely take
 PIECE = 65_536              # bytes written before we look for an answer
+
+_STATUS_LINE = re.compile(r'HTTP/1\.([0-9]+)[ \t]+([1-9][0-9]{2})([ \t].*)?')
+_NAME = re.compile('[\x21-\x39\x3b-\x7e]+')
+_LENGTH = re.compile('[0-9]{1,18}')
 
 
 class Stage(StrEnum):
@@ -119,7 +124,7 @@ class Means(NamedTuple):
     idle_limit: float
 
 
-class Call(Timeout):
+class Call:
     """The time one call has, and how far it came.
 
     requests hands it down to the connection, as any other time-out.
@@ -127,7 +132,6 @@ class Call(Timeout):
 
     def __init__(self, means: Means, deadline: float,
                  max_body: int = MAX_BODY):
-        super().__init__()
         self.means = means
         self.deadline = deadline
         self.max_body = max_body
@@ -274,13 +278,68 @@ class _Inflow(io.BufferedReader):
 
 
 class Reply(http.client.HTTPResponse):
-    """An answer; interim ones before it are passed over, but not for ever."""
+    """An answer: its head is read here, strictly, its body by http.client.
 
-    def _read_status(self):
+    `headers` have their names in lower case. What is not HTTP raises
+    HTTPException.
+    """
+
+    def begin(self):
+        """Read the head; interim ones before it are passed over, but not
+        for ever."""
         for _ in range(MAX_INTERIM):
-            version, status, reason = super()._read_status()
-            if status == 101 or not 100 <= status < 200:
-                return version, status, reason
-            while self.fp.readline(MAX_HEAD) not in (b'\r\n', b'\n'):
-                pass
+            found = _STATUS_LINE.fullmatch(self._line())
+            if not found:
+                raise http.client.HTTPException('no status line')
+            self.headers = self._fields()
+            self.version = 10 if found[1] == '0' else 11
+            self.status = int(found[2])
+            if self.status == 101 or self.status >= 200:
+                return
         raise Trouble('interim answers without end')
+
+    def frame(self) -> None:
+        """Find out where the body ends, by the head."""
+        has_none = self.status in (204, 304) or self._method == 'HEAD'
+        encoding = self.headers.get('transfer-encoding', '')
+        self.chunked = not has_none and encoding.lower() == 'chunked'
+        self.chunk_left = None
+        self.length = None
+        if has_none:
+            self.length = 0
+        elif not self.chunked:
+            self.length = _length(self.headers.get('content-length', ''))
+        self.will_close = self._check_close() or (
+            self.length is None and not self.chunked)
+
+    def _fields(self):
+        fields, name = {}, ''
+        for _ in range(MAX_LINES):
+            line = self._line()
+            if not line:
+                return fields
+            if name and line[0] in ' \t':       # the field goes on
+                fields[name] = f'{fields[name]}{line}'.rstrip(' \t')
+                continue
+            name, colon, value = line.partition(':')
+            name, value = name.lower(), value.strip(' \t')
+            if not (colon and _NAME.fullmatch(name)):
+                raise http.client.HTTPException('no header')
+            fields[name] = (f'{fields[name]}, {value}' if name in fields
+                            else value)
+        raise http.client.HTTPException('too many headers')
+
+    def _line(self):
+        line = self.fp.readline().decode('latin-1')
+        line = line.removesuffix('\n').removesuffix('\r')
+        if '\r' in line or '\0' in line:
+            raise http.client.HTTPException('a line in a line')
+        return line
+
+
+def _length(told):
+    """Return what Content-Length says; None: the connection's end tells."""
+    first, *others = {length.strip() for length in told.split(',')}
+    if others:
+        raise http.client.HTTPException('lengths that contradict each other')
+    return int(first) if _LENGTH.fullmatch(first) else None

@@ -121,6 +121,11 @@ class AbstractEmailService(ABC):
     @property
     def secrets(self) -> tuple[str, ...]:
         """What must never be shown of the settings, in any spelling."""
+        return self._set_secrets
+
+    @functools.cached_property
+    def _set_secrets(self):
+        """They are asked for at every send, and settings do not change."""
         proxy = urlsplit(self.settings.proxy or '').password
         return (proxy or '', *(
             value.get_secret_value() for _, value in self.settings

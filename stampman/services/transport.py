@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import certifi
 import requests
 from requests.structures import CaseInsensitiveDict
+from urllib3.exceptions import LocationParseError
+from urllib3.util import parse_url
 
 from stampman import __version__
 from stampman.helpers import strict_json
@@ -34,8 +36,9 @@ IDLE_LIMIT = 5.0        # seconds after which a connection is not used again
 SHORTEST_REST = 1.0     # seconds; what Retry-After can ask for
 LONGEST_REST = 3600.0
 
-_HEADERS = {'Accept': 'application/json',
-            'User-Agent': f'Stampman/{__version__}'}
+_AGENT = f'Stampman/{__version__}'
+_PORTS = {'http': 80, 'https': 443}
+_BODILESS = ('GET', 'HEAD', 'DELETE')
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile('[\t\x20-\x7e\x80-\xff]*')
 _SECONDS = re.compile('[0-9]+')
@@ -71,7 +74,9 @@ class Answer:
     received_at: float | None = None
 
     def __post_init__(self):
-        object.__setattr__(self, 'headers', CaseInsensitiveDict(self.headers))
+        if not isinstance(self.headers, CaseInsensitiveDict):
+            object.__setattr__(
+                self, 'headers', CaseInsensitiveDict(self.headers))
 
     @property
     def text(self) -> str:
@@ -165,7 +170,7 @@ class Transport:
             # may hold the URL or a header.
             return Fault(call.stage, 'the request cannot be written as HTTP: '
                          'its URL, a header or the proxy is wrong', True)
-        body = response.raw.read(decode_content=False)
+        body = response.raw.read()
         return Answer(response.status_code, response.headers,
                       body[:request.max_answer],
                       len(body) <= request.max_answer,
@@ -225,26 +230,39 @@ def _getaddrinfo(host, port):
 
 
 @functools.lru_cache(maxsize=256)
-def _prepared_url(url):
+def _place(url):
+    """Return `url` as requests writes it, and the host as HTTP does."""
     prepared = requests.PreparedRequest()
     prepared.prepare_url(url, None)
-    return prepared.url
+    try:
+        told = parse_url(prepared.url)
+    except LocationParseError as error:
+        raise requests.exceptions.InvalidURL(error) from error
+    host = (told.host or '').rstrip('.')
+    is_usual = told.port in (None, _PORTS.get(told.scheme))
+    return prepared.url, host if is_usual else f'{host}:{told.port}'
 
 
 def _prepared(request):
-    """Return requests' form of `request`, without what it would add."""
-    headers = CaseInsensitiveDict(_HEADERS)
-    for name, value in request.headers.items():
-        if not (_HEADER_NAME.fullmatch(name)
-                and _HEADER_VALUE.fullmatch(value)):
-            raise requests.exceptions.InvalidHeader
-        headers[name] = value
-    headers['Accept-Encoding'] = 'identity'
+    """Return requests' form of `request`, without what it would add.
+
+    It may name the first headers anew, but not the last ones.
+    """
+    url, host = _place(request.url)
+    given = request.headers.items()
+    if not all(_HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value)
+               for name, value in given):
+        raise requests.exceptions.InvalidHeader
+    last = [('Accept-Encoding', 'identity')]
+    if request.body or request.method not in _BODILESS:
+        last.append(('Content-Length', str(len(request.body))))
     prepared = requests.PreparedRequest()
     prepared.method = request.method
-    prepared.url = _prepared_url(request.url)
-    prepared.headers = headers
-    prepared.body = request.body or None
+    prepared.url = url
+    prepared.headers = dict({name.lower(): (name, value) for name, value in (
+        ('Host', host), ('Accept', 'application/json'),
+        ('User-Agent', _AGENT), *given, *last)}.values())
+    prepared.body = request.body
     return prepared
 
 
