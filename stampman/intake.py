@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from stampman.helpers.config import DAY, PoolConfig
 from stampman.helpers.delivery import (
-    Claim, IdempotencyKey, Message, Recipient, State, Timing)
+    Attempt, Claim, IdempotencyKey, Message, Recipient, State, Timing)
 from stampman.helpers.exceptions import (
     Forbidden, InvalidFields, KeyTaken, NotFound, RequestError,
     StoreUnavailable)
@@ -30,18 +30,43 @@ def idempotency_key(text: str, submission: Submission | Mapping[
     return IdempotencyKey(_sha256(text), _sha256(prints))
 
 
+def is_due(submission: Submission, now: float) -> bool:
+    """Say whether a submission is to be sent at once."""
+    return (submission.send_at is None
+            or submission.send_at.timestamp() <= now)
+
+
 def _sha256(text):
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-class Taken(NamedTuple):
-    """A message that is stored; `claim` where it is the caller's to deliver.
+class Acceptance:
+    """Stores a claimed message when its first attempt begins: both are one
+    commit. `is_done` says whether it is stored."""
 
-    `replayed`: it was stored before, under the same Idempotency-Key.
-    """
+    def __init__(self, message: Message, claim: Claim,
+                 add: Callable[[Claim, Attempt | None], None]):
+        self.message = message
+        self.claim = claim
+        self.is_done = False
+        self._add = add
+
+    def store(self, attempt: Attempt | None = None,
+              lease_until: float | None = None) -> Claim:
+        """Store it, its lease to last until a time if one is given; return
+        its claim. Raises what `Intake.submit` does, and KeyTaken."""
+        if lease_until is not None:
+            self.claim = self.claim._replace(lease_until=lease_until)
+        self._add(self.claim, attempt)
+        self.is_done = True
+        return self.claim
+
+
+class Taken(NamedTuple):
+    """A message that is stored; `replayed`: it was before, under the same
+    Idempotency-Key."""
 
     message: Message
-    claim: Claim | None = None
     replayed: bool = False
 
 
@@ -57,36 +82,52 @@ class Intake(NamedTuple):
     entry: Callable
     timing: Timing = Timing()
 
+    def begin(self, pool: PoolConfig, submission: Submission, now: float,
+              key: IdempotencyKey | None = None) -> Acceptance | Taken:
+        """Return what stores a message that is the caller's to deliver now;
+        or the message that is stored under the key. Raises as `submit`."""
+        if earlier := self.stored(pool, now, key):
+            return earlier
+        message = self._message(pool, submission, now, State.sending)
+        return Acceptance(
+            message, Claim(message.id, self.owner, 1,
+                           now + self.timing.lease),
+            lambda claim, attempt: self._add(pool, [self.entry(
+                0, message, submission.email(), claim, attempt)], key))
+
+    def stored(self, pool: PoolConfig, now: float,
+               key: IdempotencyKey | None) -> Taken | None:
+        """Return the message that is stored under the key of one, if one
+        is; raises KeyReused."""
+        return self._replayed(pool, key, now).get(0)
+
     def submit(self, pool: PoolConfig, submission: Submission, now: float,
-               claimed: bool, key: IdempotencyKey | None = None) -> Taken:
-        """Store a message and return it; `claimed` for the caller, if it is
-        due.
+               key: IdempotencyKey | None = None) -> Taken:
+        """Store a message, for a worker, and return it.
 
         Raises Forbidden for a sender that the pool does not allow,
         InvalidFields for options it cannot have, KeyReused for a key that
         came with something else, TooManyRequests over the pool's rate, and
         StoreUnavailable: then nothing is stored.
         """
-        [taken] = self.submit_all(
-            pool, {0: submission}, now, claimed, key).values()
+        [taken] = self.submit_all(pool, {0: submission}, now, key).values()
         if isinstance(taken, RequestError):
             raise taken
         return taken
 
     def submit_all(self, pool: PoolConfig,
                    submissions: Mapping[int, Submission], now: float,
-                   claimed: bool = False, key: IdempotencyKey | None = None
+                   key: IdempotencyKey | None = None
                    ) -> Mapping[int, Taken | RequestError]:
         """Store all that can be in one transaction; return by position what
         became of each. Raises as `submit` what is about all of them."""
         earlier = self._replayed(pool, key, now)
-        found = {position: self._checked(pool, submission, now, claimed)
+        found = {position: self._checked(pool, submission, now)
                  for position, submission in submissions.items()}
         if earlier:
             return _as_then(found, earlier)
         entries = [
-            self.entry(position, one.message, submissions[position].email(),
-                       one.claim)
+            self.entry(position, one.message, submissions[position].email())
             for position, one in found.items() if isinstance(one, Taken)]
         if entries:
             try:
@@ -117,13 +158,13 @@ class Intake(NamedTuple):
                 for position, id in self.store.known(
                     pool.domain, key, now).items()}
 
-    def _checked(self, pool, submission, now, claimed):
+    def _checked(self, pool, submission, now):
         try:
-            return self._message(pool, submission, now, claimed)
+            return Taken(self._message(pool, submission, now, State.queued))
         except RequestError as error:
             return error
 
-    def _message(self, pool, submission, now, claimed):
+    def _message(self, pool, submission, now, state):
         if not pool.allows(submission.from_email):
             raise Forbidden(
                 f'{submission.from_email} is not an allowed sender of '
@@ -136,17 +177,13 @@ class Intake(NamedTuple):
         on_uncertain = _on_uncertain(pool, submission, errors)
         if errors:
             raise InvalidFields(errors=errors)
-        claimed = claimed and (send_at or now) <= now
-        state = State.sending if claimed else State.queued
-        message = Message(
+        claimed = state is State.sending
+        return Message(
             id=self.new_id(now), pool=pool.domain, state=state,
             created_at=now, send_at=send_at,
             expires_at=expires_at, on_uncertain=on_uncertain,
             next_attempt_at=None if claimed else max(now, send_at or now),
             recipients=_recipients(submission, state))
-        return Taken(message, Claim(
-            message.id, self.owner, 1, now + self.timing.lease
-        ) if claimed else None)
 
 
 def _as_then(found, earlier):

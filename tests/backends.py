@@ -1,5 +1,6 @@
 """The stores that the contract is held against, and what is put in them."""
 
+import functools
 import shutil
 
 import pytest
@@ -12,9 +13,14 @@ from stampman.store.sql import SqlStore
 
 NOW = 1_800_000_000.0       # seconds since the epoch
 POOL = 'example.com'
-BACKENDS = {
+FILES = {
     'sqlite-wal': {'journal_mode': 'wal'},
     'sqlite-rollback': {'journal_mode': 'delete'}}
+POSTGRES = 'postgresql'
+BACKENDS = [*FILES, POSTGRES]
+# For tests that are about a file, or a clock that is not a server's.
+on_files = pytest.mark.parametrize(
+    'migrated', FILES, indirect=True, scope='session')
 
 
 def sqlite_store(directory, **options):
@@ -23,21 +29,34 @@ def sqlite_store(directory, **options):
 
 @pytest.fixture(scope='session', params=BACKENDS)
 def migrated(request, tmp_path_factory):
-    """A database that is migrated and empty, and the options to open it."""
+    """A function that makes a database with the schema, and empty, in a
+    folder if it is a file; it returns a function that opens its store."""
+    if request.param == POSTGRES:
+        server = request.getfixturevalue('postgres_server')
+        name = request.getfixturevalue('postgres_contract')
+
+        def emptied(folder):
+            server.empty(name)
+            return functools.partial(SqlStore.at, server.url(name))
+
+        return emptied
     directory = tmp_path_factory.mktemp(request.param)
-    options = BACKENDS[request.param]
+    options = FILES[request.param]
     opened = sqlite_store(directory, **options)
     opened.migrate()
     opened.close()
-    return directory, options
+
+    def copied(folder):
+        shutil.copytree(directory, folder, dirs_exist_ok=True)
+        return functools.partial(sqlite_store, folder, **options)
+
+    return copied
 
 
 @pytest.fixture
 def store(migrated, tmp_path):
     """A fresh store of each backend."""
-    directory, options = migrated
-    shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
-    opened = sqlite_store(tmp_path, **options)
+    opened = migrated(tmp_path)()
     yield opened
     opened.close()
 

@@ -1,12 +1,10 @@
 """A machine's two clocks, and stores that count leases on the steady one."""
 
-import shutil
-
 import pytest
 
 from stampman.helpers.delivery import Clock
 
-from backends import NOW, sqlite_store
+from backends import NOW
 
 HOUR, DAY, YEAR = 3600.0, 86400.0, 365.25 * 86400
 
@@ -45,12 +43,10 @@ def machine():
 def process(migrated, tmp_path):
     """Return a function that opens the store of each backend as another
     process does, with a clock or without."""
-    directory, options = migrated
-    shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
-    opened = []
+    open_store, opened = migrated(tmp_path), []
 
     def open_one(clock=None):
-        opened.append(sqlite_store(tmp_path, clock=clock, **options))
+        opened.append(open_store(clock=clock))
         return opened[-1]
 
     yield open_one

@@ -6,6 +6,8 @@ import os
 import pytest
 from hypothesis import settings
 
+from stampman.store import open_store
+
 from gateway_server import Browser
 from servers import Recorder
 from strict import (    # noqa: F401 (pytest finds its hooks here)
@@ -46,6 +48,54 @@ def taking():
     with Recorder() as recorder:
         recorder.answer(202, headers={'X-Message-Id': 'theirs'})
         yield recorder
+
+
+@pytest.fixture(scope='session')
+def postgres_installation():
+    import postgres
+    with postgres.installed() as installation:
+        yield installation
+
+
+@pytest.fixture(scope='session')
+def postgres_server(postgres_installation):
+    """A PostgreSQL server that all tests share; it syncs nothing."""
+    import postgres
+    with postgres.PostgresServer(
+            postgres_installation, **postgres.FAST) as server:
+        yield server
+
+
+@pytest.fixture(scope='session')
+def postgres_migrated(postgres_server):
+    """The name of a database with the schema, to copy: it stays empty."""
+    name = postgres_server.new_database()
+    store = open_store(postgres_server.url(name))
+    store.migrate()
+    store.close()
+    return name
+
+
+@pytest.fixture(scope='session')
+def postgres_contract(postgres_server, postgres_migrated):
+    """The name of a database for the tests of the contract, which empty
+    it: that is faster than to make one for each."""
+    return postgres_server.new_database(postgres_migrated)
+
+
+@pytest.fixture
+def postgres_url(postgres_server, postgres_migrated):
+    """The URL of a fresh database with the schema."""
+    return postgres_server.url(
+        postgres_server.new_database(postgres_migrated))
+
+
+@pytest.fixture
+def own_postgres(postgres_installation):
+    """A PostgreSQL server of the test's own, to do harm to; it syncs."""
+    import postgres
+    with postgres.PostgresServer(postgres_installation) as server:
+        yield server
 
 
 @pytest.fixture

@@ -43,11 +43,8 @@ class Stage(NamedTuple):
 
 
 ON_THE_WIRE = ('half', 'taken')
-# Once it is stored and claimed, by a request or by a worker.
+# Once its first attempt has begun, by a request or by a worker.
 COMMON = {
-    'before begin': Stage(('before begin',), AS_IF_NOTHING),
-    'within begin': Stage(('within begin',), AS_IF_NOTHING),
-    'after begin': Stage(('after begin',), NOT_TAKEN),
     'half of the request': Stage(('half',), NOT_TAKEN),
     'taken, not answered': Stage(('taken',), TAKEN),
     'before recording': Stage(('before end',), TAKEN),
@@ -55,27 +52,36 @@ COMMON = {
     'after recording': Stage(('after end',), AS_IF_NOTHING),
     'before finish': Stage(('before finish',), REFUSED, REFUSES),
     'within finish': Stage(('within finish',), REFUSED, REFUSES),
-    'after finish': Stage(('after finish',), REFUSED, REFUSES),
-    'within the rescue': Stage(
-        ('after begin', 'within claim_due'), NOT_TAKEN),
-    'after the rescue': Stage(
-        ('after begin', 'after claim_due'), NOT_TAKEN)}
+    'after finish': Stage(('after finish',), REFUSED, REFUSES)}
+
+
+def begun(method):
+    """Where the commit of a method is that by which an attempt begins."""
+    return {
+        f'after {method}': Stage((f'after {method}',), NOT_TAKEN),
+        'within the rescue': Stage(
+            (f'after {method}', 'within claim_due'), NOT_TAKEN),
+        'after the rescue': Stage(
+            (f'after {method}', 'after claim_due'), NOT_TAKEN)}
+
+
 STAGES = {
     'request': {
         'before the accept': Stage(('before add_all',), (NOTHING, NOTHING)),
         'within the accept': Stage(('within add_all',), (NOTHING, NOTHING)),
-        'after the accept': Stage(('after add_all',), AS_IF_NOTHING),
-        **COMMON},
+        **begun('add_all'), **COMMON},
     'worker': {
         'within the claim': Stage(('within claim_due',), AS_IF_NOTHING),
         'after the claim': Stage(('after claim_due',), AS_IF_NOTHING),
-        **COMMON}}
+        'before begin': Stage(('before begin',), AS_IF_NOTHING),
+        'within begin': Stage(('within begin',), AS_IF_NOTHING),
+        **begun('begin'), **COMMON}}
 # A server dies alone, under its master, or with it; a worker is one process.
 DOORS = (('request', 'process', POOLS), ('request', 'group', ['failover']),
          ('worker', 'group', POOLS))
 CASES = [(door, victim, stage, policy) for door, victim, policies in DOORS
          for stage in STAGES[door] for policy in policies]
-QUICK = {('request', 'process', 'after the accept', 'failover'),
+QUICK = {('request', 'process', 'after add_all', 'failover'),
          ('worker', 'group', 'taken, not answered', 'hold')}
 
 

@@ -7,9 +7,10 @@ import pytest
 from stampman.helpers.config import PoolConfig
 from stampman.helpers.delivery import State
 from stampman.helpers.exceptions import (
-    Forbidden, InvalidFields, KeyReused, StoreUnavailable, TooManyRequests)
+    Forbidden, InvalidFields, KeyReused, KeyTaken, StoreUnavailable,
+    TooManyRequests)
 from stampman.helpers.mail import submission
-from stampman.intake import Intake, Taken, idempotency_key
+from stampman.intake import Intake, Taken, idempotency_key, is_due
 from stampman.store.base import Entry
 
 from backends import NOW, POOL, attempt, migrated, new_id, store
@@ -41,9 +42,14 @@ def intake(store):
     return Intake(store, new_id, 'me', Entry)
 
 
-def submit(intake, now=NOW, claimed=True, key=None, pool=pool(), **fields):
-    return intake.submit(pool, mail(**fields), now, claimed,
+def submit(intake, now=NOW, key=None, pool=pool(), **fields):
+    return intake.submit(pool, mail(**fields), now,
                          key and idempotency_key(key, mail(**fields)))
+
+
+def begin(intake, key=None, **fields):
+    return intake.begin(pool(), mail(**fields), NOW,
+                        key and idempotency_key(key, mail(**fields)))
 
 
 def count(intake):
@@ -52,19 +58,41 @@ def count(intake):
 
 # -- when it is due ----------------------------------------------------------
 
-def test_without_a_time_it_is_claimed_at_once(intake):
-    message, claim, replayed = submit(intake)
-    assert message.state is State.sending and not replayed
-    assert claim == (message.id, 'me', 1, NOW + intake.timing.lease)
+def test_what_is_ours_to_deliver_is_stored_when_that_begins(intake):
+    acceptance = begin(intake)
+    message = acceptance.message
+    assert message.state is State.sending
     assert (message.send_at, message.next_attempt_at) == (None, None)
     assert message.expires_at == NOW + DAY
+    assert count(intake) == 0 and not acceptance.is_done
+    first = attempt()
+    assert acceptance.store(first, NOW + 60) == (
+        message.id, 'me', 1, NOW + 60)
+    assert acceptance.is_done
+    assert intake.store.message(POOL, message.id) == message.model_copy(
+        update={'attempts': (first,)})
+
+
+def test_it_may_be_stored_with_no_attempt_begun(intake):
+    acceptance = begin(intake)
+    assert acceptance.store() == (
+        acceptance.message.id, 'me', 1, NOW + intake.timing.lease)
+    assert intake.store.message(POOL, acceptance.message.id) \
+        == acceptance.message
+
+
+def test_without_a_time_it_is_due_at_once(intake):
+    message, replayed = submit(intake)
+    assert message.state is State.queued and not replayed
+    assert (message.send_at, message.next_attempt_at) == (None, NOW)
     assert intake.store.message(POOL, message.id) == message
 
 
 @pytest.mark.parametrize('ahead', [1, HOUR, 30 * DAY])
 def test_what_is_scheduled_waits_for_its_time(intake, ahead):
-    message, claim, _ = submit(intake, send_at=at(ahead))
-    assert claim is None and message.state is State.queued
+    message, _ = submit(intake, send_at=at(ahead))
+    assert not is_due(mail(send_at=at(ahead)), NOW)
+    assert message.state is State.queued
     assert message.send_at == message.next_attempt_at == NOW + ahead
     assert message.expires_at == NOW + ahead + DAY
     assert not intake.store.claim_due('x', NOW + ahead - 0.1, NOW + YEAR)
@@ -72,15 +100,15 @@ def test_what_is_scheduled_waits_for_its_time(intake, ahead):
     assert due.id == message.id and due.send_at == NOW + ahead
 
 
-@pytest.mark.parametrize('claimed, state', [
-    (True, State.sending), (False, State.queued)])
 @pytest.mark.parametrize('late', [0, 1, 300])
-def test_a_time_that_has_just_passed_is_now(intake, claimed, state, late):
+def test_a_time_that_has_just_passed_is_now(intake, late):
     """A client's clock may be a little late, or its request slow."""
-    message, claim, _ = submit(intake, claimed=claimed, send_at=at(-late))
-    assert message.state is state and bool(claim) is claimed
-    assert message.next_attempt_at == (None if claimed else NOW)
-    assert message.expires_at == NOW + DAY
+    assert is_due(mail(send_at=at(-late)), NOW)
+    queued, ours = (submit(intake, send_at=at(-late)).message,
+                    begin(intake, send_at=at(-late)).message)
+    assert (queued.state, queued.next_attempt_at) == (State.queued, NOW)
+    assert (ours.state, ours.next_attempt_at) == (State.sending, None)
+    assert queued.expires_at == ours.expires_at == NOW + DAY
 
 
 @pytest.mark.parametrize('ahead', [-301, -DAY, 30 * DAY + 1, 10 * YEAR])
@@ -169,11 +197,12 @@ def test_a_batch_is_another_body_than_its_only_mail():
 # -- what comes twice --------------------------------------------------------
 
 def test_a_replay_is_the_message_as_it_is_now(intake):
-    first = submit(intake, key='k')
-    intake.store.finish(first.claim, State.failed, round=1, reason='so')
+    first = begin(intake, key='k')
+    intake.store.finish(first.store(), State.failed, round=1, reason='so')
     again = submit(intake, now=NOW + HOUR, key='k')
-    assert again == Taken(intake.store.message(POOL, first.message.id),
-                          None, True)
+    assert again == Taken(
+        intake.store.message(POOL, first.message.id), True)
+    assert begin(intake, key='k') == again
     assert again.message.state is State.failed
     assert submit(intake, now=NOW + HOUR).message.id != first.message.id
 
@@ -231,8 +260,18 @@ def test_a_twin_that_is_faster_is_the_message(intake):
     slower = intake._replace(store=Faster(
         intake.store, lambda: first.append(submit(intake, key='k'))))
     taken = submit(slower, key='k')
-    assert taken.replayed and taken.claim is None
+    assert taken.replayed
     assert taken.message.id == first[0].message.id and count(intake) == 1
+
+
+def test_a_twin_that_is_faster_than_our_first_attempt_is_the_message(intake):
+    acceptance = begin(intake, key='k')
+    first = submit(intake, key='k')
+    with pytest.raises(KeyTaken):
+        acceptance.store(attempt(), NOW + 60)
+    assert not acceptance.is_done and count(intake) == 1
+    key = idempotency_key('k', mail())
+    assert intake.stored(pool(), NOW, key) == (first.message, True)
 
 
 def test_a_twin_that_is_faster_with_another_body_is_told(intake):
@@ -262,10 +301,15 @@ class Commits:
 def test_a_commit_that_failed_and_has_happened_is_ours(intake):
     taken = submit(intake._replace(store=Commits(intake.store, True)))
     assert intake.store.message(POOL, taken.message.id) == taken.message
-    assert intake.store.begin(taken.claim, attempt(), NOW + 60)
+    ours = begin(intake._replace(store=Commits(intake.store, True)))
+    assert ours.store(attempt(), NOW + 60) and ours.is_done
     with pytest.raises(StoreUnavailable):
         submit(intake._replace(store=Commits(intake.store, False)))
-    assert count(intake) == 1
+    assert count(intake) == 2
+    ours = begin(intake._replace(store=Commits(intake.store, False)))
+    with pytest.raises(StoreUnavailable):
+        ours.store(attempt(), NOW + 60)
+    assert not ours.is_done and count(intake) == 2
 
 
 # -- batches -----------------------------------------------------------------
@@ -287,9 +331,8 @@ def test_each_of_a_batch_has_a_result_of_its_own(intake):
     assert isinstance(results[4], InvalidFields)
     assert count(intake) == 2
     for position in (0, 5):
-        message, claim, replayed = results[position]
-        assert (message.state, claim, replayed) == (
-            State.queued, None, False)
+        message, replayed = results[position]
+        assert (message.state, replayed) == (State.queued, False)
         assert intake.store.message(POOL, message.id) == message
 
 

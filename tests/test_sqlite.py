@@ -14,8 +14,8 @@ from stampman.store import migrations, open_store, schema
 from stampman.store._sqlite import driver, journal_mode_for
 
 from backends import (
-    BACKENDS, NOW, POOL, add, add_claimed, attempt, email, ended, message,
-    migrated, sqlite_store, store)
+    FILES, NOW, POOL, add, add_claimed, attempt, email, ended, message,
+    migrated, on_files, sqlite_store, store)
 
 __all__ = ['migrated', 'store']     # the fixtures
 
@@ -56,14 +56,14 @@ def test_wal_is_for_versions_that_lose_nothing_in_it(version, mode):
     ('sqlite-wal', 2, 1), ('sqlite-rollback', 3, 5000)])    # FULL, EXTRA
 def test_what_is_committed_is_synced(
         fresh, backend, synchronous, writer_waits):
-    database = fresh(**BACKENDS[backend])._database
+    database = fresh(**FILES[backend])._database
 
     def settings(connection):
         return [connection.exec_driver_sql(f'PRAGMA {name}').scalar()
                 for name in ('synchronous', 'journal_mode', 'foreign_keys',
                              'secure_delete', 'busy_timeout')]
 
-    expected = [synchronous, BACKENDS[backend]['journal_mode'], 1, 1]
+    expected = [synchronous, FILES[backend]['journal_mode'], 1, 1]
     assert database.write(settings) == [*expected, writer_waits]
     with database.read() as connection:
         assert settings(connection) == [*expected, 5000]
@@ -274,6 +274,7 @@ def test_the_migrations_make_exactly_the_schema(fresh, tmp_path):
 
 # -- what it costs -----------------------------------------------------------
 
+@on_files
 def test_an_accepted_message_costs_three_commits(store):
     statements = []
     store._database.write(lambda connection: (

@@ -11,7 +11,7 @@ from stampman.store.base import UNSETTLED, Filter
 
 from backends import (
     NOW, POOL, add_claimed, attempt, email, ended, held, message, migrated,
-    sqlite_store, store)
+    on_files, sqlite_store, store)
 
 __all__ = ['migrated', 'store']     # the fixtures
 
@@ -232,6 +232,7 @@ def surrounded(store):
     return one
 
 
+@on_files
 def test_the_file_does_not_hold_any_of_it_any_more(store, tmp_path):
     one = surrounded(store)
     assert left_in(tmp_path) == set(SECRETS)
@@ -240,6 +241,7 @@ def test_the_file_does_not_hold_any_of_it_any_more(store, tmp_path):
     assert left_in(tmp_path) == set()
 
 
+@on_files
 def test_nor_while_it_is_used_once_the_traces_are_dropped(store, tmp_path):
     one = surrounded(store)
     store.erase(POOL, one.id, NOW)
@@ -248,6 +250,7 @@ def test_nor_while_it_is_used_once_the_traces_are_dropped(store, tmp_path):
     assert store.message(POOL, one.id).erased_at == NOW
 
 
+@on_files
 def test_who_reads_is_not_waited_for(store, tmp_path):
     """In WAL a reader keeps the log; a later call takes it away."""
     one = surrounded(store)
@@ -265,6 +268,7 @@ def test_who_reads_is_not_waited_for(store, tmp_path):
 
 
 @pytest.mark.parametrize('give_up', ['forget_messages', 'forget_bodies'])
+@on_files
 def test_nor_what_retention_has_given_up(store, tmp_path, give_up):
     surrounded(store)
     after = ''

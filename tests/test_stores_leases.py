@@ -7,10 +7,11 @@ from stampman.helpers.exceptions import LeaseLost
 
 from backends import (
     NOW, POOL, add, add_claimed, attempt, email, ended, ids, message,
-    migrated)
+    migrated, on_files)
 from clocks import DAY, HOUR, YEAR, machine, process
 
 __all__ = ['machine', 'migrated', 'process']    # the fixtures
+pytestmark = on_files
 
 JUMPS = {'an hour on': HOUR, 'an hour back': -HOUR, 'years on': 10 * YEAR,
          'years back': -10 * YEAR}

@@ -10,7 +10,7 @@ from stampman.helpers.exceptions import (
 from stampman.store.base import Entry
 
 from backends import (
-    NOW, POOL, add, add_claimed, email, ids, message, migrated, sqlite_store,
+    NOW, POOL, add, add_claimed, email, ids, message, migrated, on_files,
     store)
 from clocks import DAY, HOUR, YEAR, machine, process
 
@@ -107,6 +107,7 @@ def test_a_key_that_has_run_out_names_something_new(store, key):
     assert store.known(POOL, key, NOW + 2 * DAY - 1) == {0: two.id}
 
 
+@on_files
 @pytest.mark.parametrize('jump', [DAY, YEAR, 10 * YEAR, -HOUR, -YEAR])
 def test_no_jump_of_the_wall_clock_ends_a_key(process, machine, jump):
     store = process(machine.clock)
@@ -148,9 +149,17 @@ def disk_full(store, one):
 
 
 @pytest.mark.parametrize('fail, error', [
-    (too_fast, TooManyRequests), (known_already, Exception),
-    (disk_full, StoreUnavailable)])
+    (too_fast, TooManyRequests), (known_already, Exception)])
 def test_what_was_not_accepted_is_not_remembered(store, fail, error):
+    was_not_accepted(store, fail, error)
+
+
+@on_files
+def test_nor_is_what_the_disk_had_no_room_for(store):
+    was_not_accepted(store, disk_full, StoreUnavailable)
+
+
+def was_not_accepted(store, fail, error):
     one = message()
     with pytest.raises(error) as raised:
         fail(store, one)
@@ -275,8 +284,8 @@ def test_of_twenty_twins_one_is_stored(store):
     assert store.known(POOL, KEY, NOW) == {0: id}
 
 
-def test_of_twin_batches_one_is_stored(store, migrated, tmp_path):
-    other = sqlite_store(tmp_path, **migrated[1])
+def test_of_twin_batches_one_is_stored(process):
+    store, other = process(), process()
     for number in range(5):
         key = KEY._replace(digest=f'{number:064}')
         raised = all_at_once(*[
@@ -284,4 +293,3 @@ def test_of_twin_batches_one_is_stored(store, migrated, tmp_path):
             for one in (store, other)])
         assert set(raised) == {None, KeyTaken}
     assert len(stored(store)) == 10
-    other.close()

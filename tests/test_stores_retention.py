@@ -12,7 +12,7 @@ from stampman.store.schema import metadata
 
 from backends import (
     NOW, POOL, add, add_claimed, attempt, email, ended, held, message,
-    migrated, store)
+    migrated, on_files, store)
 from clocks import DAY, HOUR, YEAR, machine, process
 
 __all__ = ['machine', 'migrated', 'process', 'store']   # the fixtures
@@ -194,6 +194,7 @@ def counted(process, machine):
     return opened
 
 
+@on_files
 @pytest.mark.parametrize('jump', [HOUR, YEAR, 10 * YEAR])
 def test_a_jump_of_the_wall_clock_makes_nothing_older(
         counted, machine, jump):
@@ -213,6 +214,7 @@ def test_a_jump_of_the_wall_clock_makes_nothing_older(
     assert told(counted, one) == ''
 
 
+@on_files
 def test_nothing_is_old_by_the_steady_clock_alone(counted, machine):
     one = settled(counted)
     machine.jump(-YEAR)
@@ -222,6 +224,7 @@ def test_nothing_is_old_by_the_steady_clock_alone(counted, machine):
     assert told(counted, one) == 'all'
 
 
+@on_files
 def test_after_another_boot_the_wall_clock_is_believed(process, machine):
     before = process(machine.clock)
     add_claimed(before)

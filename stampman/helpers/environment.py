@@ -1,9 +1,11 @@
 """The environment of the process: what is not in the config file."""
 
 import io
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import parse_qs, unquote
 
 from dotenv.parser import parse_stream
 
@@ -15,6 +17,9 @@ VARIABLES = frozenset({
     'STAMPMAN_CONFIG', 'STAMPMAN_PUBLIC_URL', 'STAMPMAN_SECRET_KEY',
     'STAMPMAN_WORKER', 'STAMPMAN_ENV',
     'STAMPMAN_POOL_KEY', 'STAMPMAN_ADMIN_KEY'})     # what `init` makes
+# Not parsed as a URL: what is none may hold a password, too.
+_USERINFO = re.compile('//[^/:@?]*:([^/?]*)@')
+_OPTION = re.compile('[?&](?:ssl)?password=([^&]*)')
 MIN_SECRET = 32     # characters of STAMPMAN_SECRET_KEY
 
 
@@ -60,8 +65,7 @@ def read(environ: Mapping[str, str]) -> Environment:
 
     found = Environment(
         config_path=path,
-        database_url=(merged.get('DATABASE_URL')
-                      or f'sqlite:///{path.parent / "stampman.db"}'),
+        database_url=_database_url(merged, path.parent),
         public_url=checked('STAMPMAN_PUBLIC_URL', absolute_url),
         secret_key=checked('STAMPMAN_SECRET_KEY', _secret),
         worker=checked('STAMPMAN_WORKER', _one_of('embedded', 'off'),
@@ -77,11 +81,29 @@ def read(environ: Mapping[str, str]) -> Environment:
     if found.dyno and found.database_url.startswith('sqlite'):
         errors.append(FieldError(
             'DATABASE_URL', 'SQLite would lose every message here: the disk '
-            'of a dyno is thrown away. Heroku needs PostgreSQL, which this '
-            'version does not speak yet.'))
+            'of a dyno is thrown away. Add PostgreSQL: "heroku '
+            'addons:create heroku-postgresql:essential-0" sets it.'))
     if errors:
         raise ConfigError('the environment is not valid:', errors=errors)
     return found
+
+
+def _database_url(variables, directory):
+    """On a dyno the database is reached over a network of strangers."""
+    url = variables.get('DATABASE_URL')
+    if not url:
+        return f'sqlite:///{directory / "stampman.db"}'
+    query = url.partition('?')[2]
+    if 'DYNO' not in variables or not url.startswith('postgres') \
+            or 'sslmode' in parse_qs(query):
+        return url
+    return f'{url}{"&" if query else "?"}sslmode=require'
+
+
+def passwords(url: str) -> Sequence[str]:
+    """Return the passwords in a URL, as they are and as they stand there."""
+    found = _USERINFO.findall(url) + _OPTION.findall(url)
+    return [*found, *map(unquote, found)]
 
 
 def _dotfile(path):

@@ -10,6 +10,7 @@
     │   ├── Forbidden              403  a key or a sender that is not allowed
     │   ├── NotFound               404  no such pool, message or route
     │   ├── Conflict               409  the message's state does not allow it
+    │   ├── KeyBusy                409  the first request with this key lasts
     │   ├── KeyReused              422  the key was used with another body
     │   ├── TooLarge               413  larger than the configured limit
     │   ├── UnsupportedMediaType   415  the body is not JSON
@@ -125,6 +126,13 @@ class InvalidFields(RequestError):
 
     status, code = 422, 'invalid_fields'
     title = 'Some fields are not valid'
+
+
+class KeyBusy(RequestError):
+    """The first request with this Idempotency-Key is still being stored."""
+
+    status, code = 409, 'idempotency_key_busy'
+    title = 'The first request with this key is not over yet'
 
 
 class KeyReused(RequestError):

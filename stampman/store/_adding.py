@@ -2,16 +2,20 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from stampman.helpers.delivery import IdempotencyKey, State
-from stampman.helpers.exceptions import KeyReused, KeyTaken, TooManyRequests
+from stampman.helpers.exceptions import (
+    KeyBusy, KeyReused, KeyTaken, TooManyRequests)
 from stampman.store import _rows as rows
 from stampman.store import _statements as sql
 from stampman.store.base import Entry
 
 KEY_LIFE = 86400.0      # seconds for which an Idempotency-Key is remembered
+BLOCKED = '55P03'       # SQLSTATE: another's lock was waited for too long
 LATE = 15.0             # seconds: who waited for the lock brings an old time
 
 
@@ -19,10 +23,12 @@ class Prepared:
     """The rows of messages to be stored, made before the lock is taken."""
 
     def __init__(self, entries: Sequence[Entry]):
-        for _, message, _, claim in entries:
-            if (claim is not None) != (message.state is State.sending):
-                raise ValueError(
-                    'a message is `sending` exactly if it is claimed')
+        for one in entries:
+            if (one.claim is not None) != (
+                    one.message.state is State.sending) \
+                    or one.attempt and not one.claim:
+                raise ValueError('a message is `sending` exactly if it is '
+                                 'claimed, and only then attempted')
         self.pool = entries[0].message.pool
         self.now = entries[0].message.created_at
         self.ids = {one.position: one.message.id for one in entries}
@@ -36,19 +42,21 @@ class Prepared:
         self.attachments = [
             row for one in entries
             for row in rows.attachment_rows(one.message.id, one.email)]
+        self.attempts = [rows.begun_row(one.attempt, one.message.id)
+                         for one in entries if one.attempt]
 
     def write(self, connection: Connection, lease_ahead: float) -> None:
         """`lease_ahead`: seconds by which the store's clock is ahead of the
         one that the claims' leases were told by."""
-        for row in self.messages:
-            if row['lease_until'] is not None:
-                row['lease_until'] += lease_ahead
-        for statement, found in ((sql.ADD_MESSAGE, self.messages),
-                                 (sql.ADD_EMAIL, self.emails),
-                                 (sql.ADD_RECIPIENT, self.recipients),
-                                 (sql.ADD_ATTACHMENT, self.attachments)):
-            if found:
-                connection.execute(statement, found)
+        messages = [
+            row if row['lease_until'] is None else
+            {**row, 'lease_until': row['lease_until'] + lease_ahead}
+            for row in self.messages]
+        sql.ADD_MESSAGE.run_all(connection, messages)
+        sql.ADD_EMAIL.run_all(connection, self.emails)
+        sql.ADD_RECIPIENT.run_all(connection, self.recipients)
+        sql.ADD_ATTACHMENT.run_all(connection, self.attachments)
+        sql.BEGIN.run_all(connection, self.attempts)
 
 
 def known(connection: Connection, pool: str, key: IdempotencyKey,
@@ -71,14 +79,30 @@ def known(connection: Connection, pool: str, key: IdempotencyKey,
 
 def remember(connection: Connection, pool: str, key: IdempotencyKey,
              ids: Mapping[int, str], now: float, created_at: float) -> None:
-    """Write what is stored under `key`; raises KeyTaken, KeyReused."""
+    """Write what is stored under `key`.
+
+    Raises KeyTaken, KeyReused, and KeyBusy where a twin's transaction lasts.
+    """
     if known(connection, pool, key, now):
         raise KeyTaken()
-    connection.execute(sql.FORGET_KEY, {
-        'in_pool': pool, 'digest': key.digest})
-    connection.execute(sql.ADD_KEY, {
-        'pool': pool, 'key': key.digest, 'fingerprint': key.fingerprint,
-        'message_ids': json.dumps(ids), 'created_at': created_at})
+    with _twins_waited_for():
+        connection.execute(sql.FORGET_KEY, {
+            'in_pool': pool, 'digest': key.digest, 'before': now - KEY_LIFE})
+        connection.execute(sql.ADD_KEY, {
+            'pool': pool, 'key': key.digest, 'fingerprint': key.fingerprint,
+            'message_ids': json.dumps(ids), 'created_at': created_at})
+
+
+@contextmanager
+def _twins_waited_for():
+    """A twin that writes the same row is waited for, not for ever."""
+    try:
+        yield
+    except DBAPIError as error:
+        if getattr(error.orig, 'sqlstate', '') != BLOCKED:
+            raise
+        raise KeyBusy('The first request with this Idempotency-Key is still '
+                      'being stored: ask again.', retry_after=1) from error
 
 
 def count(connection: Connection, pool: str, now: float, rate: float,
@@ -89,8 +113,13 @@ def count(connection: Connection, pool: str, now: float, rate: float,
     after them waits the longer. Raises TooManyRequests where it is empty.
     """
     size = max(1.0, rate)
-    row = connection.execute(sql.RATE, {'in_pool': pool}).one_or_none()
-    free, counted_at = row or (size, now)
+    its = {'in_pool': pool}
+    row = connection.execute(sql.RATE, its).one_or_none()
+    if row is None:
+        connection.execute(sql.ADD_RATE, {
+            'pool': pool, 'free': size, 'counted_at': now})
+        row = connection.execute(sql.RATE, its).one()
+    free, counted_at = row
     if counted_at > now + max(size / rate, LATE):   # the clock was set back
         free, counted_at = size, now
     free = min(size, free + max(0.0, now - counted_at) * rate)
@@ -98,8 +127,6 @@ def count(connection: Connection, pool: str, now: float, rate: float,
         raise TooManyRequests(
             f'{pool} may send {rate:g} messages a second',
             retry_after=(1 - free) / rate)
-    left = {'free': free - messages, 'counted_at': max(now, counted_at)}
-    if row:
-        connection.execute(sql.SET_RATE, {'in_pool': pool, **left})
-    else:
-        connection.execute(sql.ADD_RATE, {'pool': pool, **left})
+    connection.execute(sql.SET_RATE, {
+        **its, 'free': free - messages,
+        'counted_at': max(now, counted_at)})

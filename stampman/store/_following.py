@@ -42,6 +42,28 @@ def close(connection: Connection, attempt: Attempt, message_id: str) -> bool:
     return True
 
 
+def ended(connection: Connection, attempt: Attempt, message_id: str,
+          before: str | None = None) -> None:
+    """Write what follows from the end of an attempt, which is written; and
+    which had been ended as `before`, where it had been."""
+    outcome = attempt.outcome
+    if outcome.kind is Kind.accepted and (attempt.replays or before):
+        answered(connection, attempt, message_id)
+    if recipients.tells_apart(attempt):
+        settle(connection, attempt, message_id)
+    elif outcome.kind is Kind.accepted:
+        if before not in (None, Kind.accepted):
+            close(connection, attempt, message_id)
+        sql.ACCEPTED.run(connection, {'of': message_id})
+        sql.ALL_ACCEPTED.run(connection, {
+            'of': message_id, 'theirs': outcome.provider_message_id})
+    elif outcome.kind is Kind.uncertain:
+        settle(connection, attempt, message_id)
+    else:
+        connection.execute(sql.RECONSIDER, {
+            'of': message_id, 'at': attempt.ended_at})
+
+
 def follow(connection: Connection, all_others: Update, message_id: str,
            status: State, reason: str,
            whom: Sequence[str] | None = None) -> None:

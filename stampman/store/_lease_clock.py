@@ -4,6 +4,10 @@ The processes of one machine share its monotonic clock, which starts anew at
 each boot. A row holds by how much it must be set ahead to give about the
 wall's time. After another boot nobody holds a lease: all have run out. Where
 there is no row yet, leases were counted on the wall's time, and go on.
+
+Several machines have no such clock in common: they take the time of the
+database server, as of the start of the transaction, which costs no question
+of its own. So what is waited for in it makes a lease shorter, never longer.
 """
 
 import math
@@ -14,6 +18,7 @@ from stampman.helpers.delivery import Clock
 from stampman.store import _statements as sql
 
 _AHEAD = 'stampman_lease_clock'     # what a connection remembers
+SERVER_TIME = 'stampman_server_time'    # what a server's database writes there
 
 
 class LeaseClock:
@@ -64,3 +69,18 @@ class LeaseClock:
         connection.execute(sql.SET_LEASE_CLOCK, {
             'boot': self._clock.boot, 'ahead': ahead})
         return ahead
+
+
+class ServerClock(LeaseClock):
+    """Tells the time of the database server.
+
+    Without a `clock` it is the time that callers bring.
+    """
+
+    def __init__(self, clock: Clock | None):
+        self._asks = clock is not None
+
+    def time(self, connection: Connection, now: float) -> float:
+        return connection.info[SERVER_TIME] if self._asks else now
+
+    seen = time

@@ -14,9 +14,13 @@ from stampman.helpers.mail import Address, Attachment, Email
 
 _EMAIL_FIELDS = frozenset(Email.model_fields)
 _PARTS_CONTENT = {'attachments': {'__all__': {'content'}}}
+_MESSAGE_FIELDS = tuple(name for name in Message.model_fields
+                        if name not in ('attempts', 'recipients'))
 _ADDRESSES = ('recipients', 'cc', 'bcc', 'reply_to')
 _ATTEMPT_FIELDS = [name for name in Attempt.model_fields
                    if name not in ('outcome', 'envelope')]
+_BEGUN_FIELDS = ('id', 'service', 'provider', 'round', 'started_at',
+                 'replays')
 SLACK = 1       # milliseconds: a time may be rounded into an id either way
 
 
@@ -40,8 +44,7 @@ def id_bounds(since: float | None, until: float | None,
 # -- messages ----------------------------------------------------------------
 
 def message_row(message: Message, claim: Claim | None) -> dict[str, Any]:
-    row = message.model_dump(exclude={'attempts', 'recipients'})
-    row['state'] = message.state.value
+    row = {name: getattr(message, name) for name in _MESSAGE_FIELDS}
     return row | ({
         'leased_by': claim.owner, 'lease_until': claim.lease_until,
         'fence': claim.fence} if claim else {
@@ -50,8 +53,7 @@ def message_row(message: Message, claim: Claim | None) -> dict[str, Any]:
 
 def recipient_rows(message: Message) -> list[dict[str, Any]]:
     return [{'message_id': message.id, 'position': position,
-             'mailbox': one.email.lower(), **one.model_dump(),
-             'status': str(one.status)}
+             'mailbox': one.email.lower(), **dict(one)}
             for position, one in enumerate(message.recipients)]
 
 
@@ -88,8 +90,7 @@ def _outcome_of(row):
 
 
 def begun_row(attempt: Attempt, message_id: str) -> dict[str, Any]:
-    row = attempt.model_dump(include={
-        'id', 'service', 'provider', 'round', 'started_at', 'replays'})
+    row = {name: getattr(attempt, name) for name in _BEGUN_FIELDS}
     whom = attempt.envelope
     return {'message_id': message_id, **row, 'envelope':
             None if whom is None else envelope_of(whom)}

@@ -2,8 +2,6 @@
 
 import json
 
-from sqlalchemy.exc import IntegrityError
-
 from stampman.store import _statements as sql
 from stampman.store._written import written
 from stampman.store.base import AbstractStore, HealthRow
@@ -28,18 +26,14 @@ class SharedTables(AbstractStore):
                     for key, version, state in connection.execute(sql.HEALTH)}
 
     def put_health(self, row, now):
-        try:
-            return self._put_health(row, json.dumps(dict(row.state)), now)
-        except IntegrityError:      # somebody else wrote the first version
-            return False
+        return self._put_health(row, json.dumps(dict(row.state)), now)
 
     @written
     def _put_health(self, connection, row, state, now):
-        if row.version == 1:
-            connection.execute(sql.ADD_HEALTH, {
+        if row.version == 1:        # somebody else may write it, too
+            return bool(connection.execute(sql.ADD_HEALTH, {
                 'key': row.key, 'version': 1, 'state': state,
-                'updated_at': now})
-            return True
+                'updated_at': now}).rowcount)
         return bool(connection.execute(sql.SET_HEALTH, {
             'of': row.key, 'before': row.version - 1,
             'becomes': state, 'now': now}).rowcount)

@@ -24,6 +24,7 @@ from sqlalchemy.pool import QueuePool
 
 from stampman.helpers.exceptions import StoreUnavailable
 from stampman.store._group_commit import GroupCommit, Result, Work
+from stampman.store._lease_clock import LeaseClock
 from stampman.store._sqlite_troubles import (
     OPEN_ANEW, RESTORE, driver, is_full, primary_code, told)
 from stampman.store._sqlite_writer import Writer
@@ -75,6 +76,9 @@ class SqliteDatabase:
     `busy_timeout` is in seconds; `pragmas` are set on each connection.
     """
 
+    lease_clock = LeaseClock
+    locks_rows = False          # a transaction that writes is alone
+
     def __init__(self, path: Path, *, busy_timeout: float = BUSY_TIMEOUT,
                  journal_mode: str = journal_mode_for(
                      driver.sqlite_version_info), pragmas=()):
@@ -94,6 +98,10 @@ class SqliteDatabase:
         its own or with others'; what it wrote is durable then."""
         with self._available() as opened:
             return opened.group.run(work)
+
+    def migrate(self, work: Work) -> Result:
+        """As `write`: nobody else writes meanwhile."""
+        return self.write(work)
 
     @contextmanager
     def read(self):

@@ -1,10 +1,15 @@
-"""The SQL of a store, built once: built for each call it costs double."""
+"""The SQL of a store, built once: built for each call it costs double.
+
+What runs for each message is `Hot`.
+"""
 
 from sqlalchemy import (
-    and_, bindparam, case, delete, func, insert, or_, select, true, update)
+    and_, bindparam, case, delete, func, insert, or_, select, text, true,
+    update)
 from sqlalchemy.types import Boolean, Double
 
 from stampman.helpers.delivery import Kind, Message, State
+from stampman.store._hot import Hot
 from stampman.store.schema import (
     UNSETTLED, attachments, attempts, checks, emails, health, idempotency,
     lease_clock, messages, rates, recipients, workers)
@@ -17,6 +22,14 @@ _NO_LEASE = {'leased_by': None, 'lease_until': None}
 # As equality of one column each: IN is rendered anew for each call.
 _NOT_ACCEPTED = _R.status != State.accepted.value
 _NOT_SETTLED = and_(_NOT_ACCEPTED, _R.status != State.rejected.value)
+
+
+def _unless_there(table):
+    """Insert a row that others may be inserting, too."""
+    names = [column.name for column in table.columns]
+    return text(f'INSERT INTO {table.name} ({", ".join(names)}) '
+                f'VALUES (:{", :".join(names)}) ON CONFLICT DO NOTHING')
+
 
 # -- reading a message -------------------------------------------------------
 
@@ -34,16 +47,20 @@ PARTS = select(attachments.c.content).where(
     attachments.c.message_id == bindparam('of')).order_by(
     attachments.c.position)
 
+# Where several change rows at once, who changes a message locks it first: what
+# is read of it before that may be old.
+LOCK = select(_M.id).where(_ID).with_for_update()
+
 # -- taking in ---------------------------------------------------------------
 
-ADD_MESSAGE = insert(messages)
-ADD_EMAIL = insert(emails)
-ADD_RECIPIENT = insert(recipients)
-ADD_ATTACHMENT = insert(attachments)
+ADD_MESSAGE = Hot(insert(messages))
+ADD_EMAIL = Hot(insert(emails))
+ADD_RECIPIENT = Hot(insert(recipients))
+ADD_ATTACHMENT = Hot(insert(attachments))
 
 RATE = select(rates.c.free, rates.c.counted_at).where(
     rates.c.pool == bindparam('in_pool')).with_for_update()
-ADD_RATE = insert(rates)
+ADD_RATE = _unless_there(rates)
 SET_RATE = update(rates).where(rates.c.pool == bindparam('in_pool')).values(
     free=bindparam('free'), counted_at=bindparam('counted_at'))
 
@@ -51,7 +68,9 @@ _KEY = and_(_K.pool == bindparam('in_pool'), _K.key == bindparam('digest'))
 KNOWN_KEY = select(
     _K.fingerprint, _K.message_ids, _K.created_at).where(_KEY)
 ADD_KEY = insert(idempotency)
-FORGET_KEY = delete(idempotency).where(_KEY)
+# A twin may have stored it meanwhile: that is not old.
+FORGET_KEY = delete(idempotency).where(
+    _KEY, _K.created_at <= bindparam('before'))
 
 # -- claiming ----------------------------------------------------------------
 
@@ -81,35 +100,40 @@ CLAIM = update(messages).where(_ID).values(
 
 # -- on its way --------------------------------------------------------------
 
-EXTEND = update(messages).where(_HELD).values(
+EXTEND = Hot(update(messages).where(_HELD).values(
     lease_until=bindparam('until'),
     possible_duplicate=or_(_M.possible_duplicate,
-                           bindparam('twice', type_=Boolean)))
+                           bindparam('twice', type_=Boolean))))
 _NEXT = select(func.coalesce(func.max(_A.number), 0) + 1).where(
     _A.message_id == bindparam('message_id')).scalar_subquery()
-BEGIN = insert(attempts).values(
+BEGIN = Hot(insert(attempts).values(
     number=_NEXT, **{name: bindparam(name) for name in (
         'message_id', 'id', 'service', 'provider', 'round', 'started_at',
-        'envelope', 'replays')})
+        'envelope', 'replays')}))
+_ENDED = {'ended_at': bindparam('at'), 'kind': bindparam('how'),
+          'outcome': bindparam('rest')}
+_THE_ATTEMPT = and_(
+    _A.message_id == bindparam('of'), _A.id == bindparam('ended'))
+# The end of one that nobody has ended for it: so it nearly always is.
+END_OPEN = Hot(update(attempts).where(
+    _THE_ATTEMPT, _A.kind.is_(None), select(_M.id).where(
+        _ID, _M.erased_at.is_(None)).exists()).values(_ENDED))
 # A person's word on an attempt yields to the proof that it was accepted.
-END = update(attempts).where(
-    _A.message_id == bindparam('of'), _A.id == bindparam('ended')).values(
-    ended_at=bindparam('at'), kind=bindparam('how'),
-    outcome=bindparam('rest'), resolved=case(
-        (bindparam('how') == Kind.accepted.value, None), else_=_A.resolved))
+END = update(attempts).where(_THE_ATTEMPT).values(**_ENDED, resolved=case(
+    (bindparam('how') == Kind.accepted.value, None), else_=_A.resolved))
 _TAKEN_TWICE = select(func.count() > 1).where(
     _A.message_id == _M.id, or_(
         _A.kind == Kind.accepted.value,
         and_(_A.kind == Kind.uncertain.value, _A.resolved.is_(None)))
 ).scalar_subquery()
-ACCEPTED = update(messages).where(_ID).values(
+ACCEPTED = Hot(update(messages).where(_ID).values(
     state=State.accepted.value, next_attempt_at=None, reason='',
     possible_duplicate=or_(_M.possible_duplicate, _TAKEN_TWICE),
-    **_NO_LEASE)
-ALL_ACCEPTED = update(recipients).where(
+    **_NO_LEASE))
+ALL_ACCEPTED = Hot(update(recipients).where(
     _R.message_id == bindparam('of')).values(
     status=State.accepted.value, reason='',
-    provider_message_id=bindparam('theirs'))
+    provider_message_id=bindparam('theirs')))
 SETTLED = update(messages).where(_ID).values(
     state=State.accepted.value, next_attempt_at=None, reason='',
     possible_duplicate=bindparam('twice'), **_NO_LEASE)
@@ -117,9 +141,11 @@ SETTLE_ONE = update(recipients).where(
     _R.message_id == bindparam('of'), _R.mailbox == bindparam('whom')
 ).values(status=bindparam('becomes'), reason=bindparam('why'),
          provider_message_id=bindparam('theirs'))
+# Locks the message's row, and then the attempt's: they are locked, and what is
+# new of them is read, in the order of this FROM.
 ENDED = select(_A.kind, _A.outcome, _M.erased_at).join_from(
-    attempts, messages, _A.message_id == _M.id).where(
-    _A.message_id == bindparam('of'), _A.id == bindparam('ended'))
+    messages, attempts, _A.message_id == _M.id).where(
+    _THE_ATTEMPT).with_for_update()
 TURN_AWAY = update(messages).where(
     _ID, _M.fence != bindparam('but')).values(fence=_M.fence + 1)
 # What is held for the sake of an attempt is concluded anew.
@@ -193,7 +219,8 @@ _WAS_DUE = func.coalesce(_M.send_at, _M.created_at).label('due')
 def _old(table, id):
     return select(id.label('id'), _IS_SETTLED, _WAS_DUE).select_from(
         table).where(id > bindparam('after'), id < bindparam('high')
-                     ).order_by(id).limit(bindparam('most'))
+                     ).order_by(id).limit(bindparam('most')).with_for_update(
+        of=messages, skip_locked=True)
 
 
 OLD_MESSAGES = _old(messages, _M.id)
@@ -249,7 +276,7 @@ END_ALL_LEASES = update(messages).where(
     _M.lease_until.is_not(None)).values(lease_until=0.0)
 
 HEALTH = select(health.c.key, health.c.version, health.c.state)
-ADD_HEALTH = insert(health)
+ADD_HEALTH = _unless_there(health)
 SET_HEALTH = update(health).where(
     health.c.key == bindparam('of'),
     health.c.version == bindparam('before')).values(
@@ -257,11 +284,11 @@ SET_HEALTH = update(health).where(
     updated_at=bindparam('now'))
 BEAT = update(workers).where(workers.c.owner == bindparam('of')).values(
     beaten_at=bindparam('now'))
-ADD_WORKER = insert(workers)
+ADD_WORKER = _unless_there(workers)
 FORGET_WORKERS = delete(workers).where(or_(
     workers.c.beaten_at < bindparam('silent_since'),
     workers.c.beaten_at > bindparam('not_yet')))
 LAST_BEAT = select(func.max(workers.c.beaten_at))
 CHECK = update(checks).where(checks.c.name == bindparam('of')).values(
     checked_at=bindparam('now'))
-ADD_CHECK = insert(checks)
+ADD_CHECK = _unless_there(checks)

@@ -26,12 +26,16 @@ UNSETTLED = frozenset({
 
 
 class Entry(NamedTuple):
-    """A message to be stored, by its position in a batch."""
+    """A message to be stored, by its position in a batch.
+
+    With an `attempt` that one has begun under the `claim`, when it is stored.
+    """
 
     position: int
     message: Message
     email: Email
     claim: Claim | None = None
+    attempt: Attempt | None = None
 
 
 class Claimed(NamedTuple):
@@ -110,8 +114,9 @@ class AbstractStore(ABC):
         in messages per second, TooManyRequests is raised with `retry_after`
         where the pool has stored more than that; a pool may store one
         second's worth (at least one message) at once. With a `key`, KeyTaken
-        is raised where something is stored under it, and KeyReused where
-        that was something else.
+        is raised where something is stored under it, KeyReused where that
+        was something else, and KeyBusy where it is just being stored and
+        was waited for.
         """
 
     @abstractmethod

@@ -1,7 +1,6 @@
 """A store in an SQL database. The database is handed in; SQL is portable."""
 
 import logging
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import inspect
@@ -9,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 
 from stampman.helpers.delivery import Claim, Clock, Kind, State
 from stampman.helpers.exceptions import (
-    ConfigError, Conflict, KeyTaken, LeaseLost, NotFound, StoreUnavailable)
+    Conflict, KeyTaken, LeaseLost, NotFound, StoreUnavailable)
 from stampman.helpers.recipients import tells_apart, told_apart
 from stampman.store import _adding as adding
 from stampman.store import _following as following
@@ -17,9 +16,8 @@ from stampman.store import _reading as reading
 from stampman.store import _retention as retention
 from stampman.store import _rows as rows
 from stampman.store import _statements as sql
-from stampman.store._lease_clock import LeaseClock
+from stampman.store._databases import Database, database_at
 from stampman.store._shared import SharedTables
-from stampman.store._sqlite import SqliteDatabase
 from stampman.store._written import written
 from stampman.store.base import (
     ORPHANED, RETRY_AFTER, UNSETTLED, Claimed, Entry, Filter)
@@ -39,38 +37,24 @@ class _Unreadable(Exception):
         self.id = id
 
 
-def sqlite_path(url: str) -> Path:
-    """Return the file that an `sqlite:///` URL names.
-
-    Raises ConfigError where it names none: a database in memory would be
-    lost.
-    """
-    start, _, path = url.partition(':///')
-    if start != 'sqlite' or not path or path == ':memory:' or '?' in path:
-        raise ConfigError(errors=[(
-            'DATABASE_URL', 'must name a file, without options: '
-                            'sqlite:////absolute/path.db')])
-    return Path(path)
-
-
 class SqlStore(SharedTables):
     """A store in an SQL database.
 
     `database` runs calls by `write`, and has a block `read`, each one
     transaction that gives a connection; it raises StoreUnavailable for what
-    befalls them. Leases are counted on the monotonic half of `clock`, where
-    it names its boot.
+    befalls them. Leases are counted on a clock of the database's, or on the
+    monotonic half of `clock`, where that names its boot.
     """
 
-    def __init__(self, database: SqliteDatabase, clock: Clock | None = None):
+    def __init__(self, database: Database, clock: Clock | None = None):
         self._database = database
-        self._clock = LeaseClock(clock)
+        self._clock = database.lease_clock(clock)
 
     @classmethod
     def at(cls, url: str, clock: Clock | None = None,
            **options: Any) -> 'SqlStore':
-        """Return the store of an `sqlite:///` URL."""
-        return cls(SqliteDatabase(sqlite_path(url), **options), clock)
+        """Return the store of a database URL, opened with `options`."""
+        return cls(database_at(url, **options), clock)
 
     # -- its own state -------------------------------------------------------
 
@@ -78,7 +62,7 @@ class SqlStore(SharedTables):
         if self._database.create():
             log.warning('a new, empty database was made: what an earlier one '
                         'held, messages and keys, is not in it')
-        return self._database.write(self._migrated)
+        return self._database.migrate(self._migrated)
 
     def _migrated(self, connection):
         self._database.check(connection)
@@ -170,51 +154,38 @@ class SqlStore(SharedTables):
     def begin(self, connection, claim, attempt, lease_until,
               possible_duplicate=False):
         now = attempt.started_at
-        extended = connection.execute(sql.EXTEND, {
+        extended = sql.EXTEND.run(connection, {
             'of': claim.message_id, 'held_fence': claim.fence,
             'until': (self._clock.time(connection, now)
                       + lease_until - now),
             'twice': possible_duplicate})
         _held(claim, extended.rowcount)
-        connection.execute(
-            sql.BEGIN, rows.begun_row(attempt, claim.message_id))
+        sql.BEGIN.run(connection, rows.begun_row(attempt, claim.message_id))
         return claim._replace(lease_until=lease_until)
 
     @written
     def end(self, connection, attempt, message_id, claim=None):
-        of = {'of': message_id, 'ended': attempt.id}
-        row = connection.execute(sql.ENDED, of).one_or_none()
+        self._lock(connection, message_id)
+        end = {'of': message_id, 'ended': attempt.id,
+               'at': attempt.ended_at, 'how': attempt.outcome.kind.value,
+               'rest': rows.rest_of(attempt.outcome)}
+        if sql.END_OPEN.run(connection, end).rowcount:
+            following.ended(connection, attempt, message_id)
+            return True
+        row = connection.execute(sql.ENDED, {
+            'of': message_id, 'ended': attempt.id}).one_or_none()
         if row is None:
             raise NotFound(f'no attempt {attempt.id} of {message_id}')
         if row.erased_at is not None:
             attempt = retention.unnamed(attempt)
-        outcome = attempt.outcome
-        if _is_known_better(row.kind, outcome.kind):
+            end['rest'] = rows.rest_of(attempt.outcome)
+        if _is_known_better(row.kind, attempt.outcome.kind):
             return False
-        rest = rows.rest_of(outcome)
-        connection.execute(sql.END, {
-            **of, 'at': attempt.ended_at, 'how': outcome.kind.value,
-            'rest': rest})
-        if outcome.kind is Kind.accepted and (attempt.replays or row.kind):
-            following.answered(connection, attempt, message_id)
-        if tells_apart(attempt):
-            if row.kind and row.outcome != rest:
-                connection.execute(sql.TURN_AWAY, {
-                    'of': message_id,
-                    'but': claim.fence if claim else -1})
-            following.settle(connection, attempt, message_id)
-        elif outcome.kind is Kind.accepted:
-            if row.kind not in (None, Kind.accepted):
-                following.close(connection, attempt, message_id)
-            connection.execute(sql.ACCEPTED, {'of': message_id})
-            connection.execute(sql.ALL_ACCEPTED, {
-                'of': message_id,
-                'theirs': outcome.provider_message_id})
-        elif outcome.kind is Kind.uncertain:
-            following.settle(connection, attempt, message_id)
-        else:
-            connection.execute(sql.RECONSIDER, {
-                'of': message_id, 'at': attempt.ended_at})
+        connection.execute(sql.END, end)
+        if row.kind and row.outcome != end['rest'] and tells_apart(attempt):
+            connection.execute(sql.TURN_AWAY, {
+                'of': message_id, 'but': claim.fence if claim else -1})
+        following.ended(connection, attempt, message_id, row.kind)
         return True
 
     @written
@@ -222,6 +193,8 @@ class SqlStore(SharedTables):
                next_attempt_at=None, reason='', recipients=None,
                uncertain=None):
         held = {'of': claim.message_id, 'held_fence': claim.fence}
+        if uncertain is not None:
+            self._lock(connection, claim.message_id)
         finished = connection.execute(sql.FINISH, {
             **held, 'becomes': state.value, 'rounds': round,
             'next': next_attempt_at, 'why': reason,
@@ -240,6 +213,7 @@ class SqlStore(SharedTables):
     def change(self, connection, pool, message_id, expected, state, *,
                reason='', resolved=None, next_attempt_at=None,
                restart=False, expires_at=None, others_at=None):
+        self._lock(connection, message_id)
         wanted = sorted(one.value for one in expected)
         changed = connection.execute(sql.CHANGE, {
             'of': message_id, 'in_pool': pool,
@@ -267,6 +241,11 @@ class SqlStore(SharedTables):
                 connection, sql.FOLLOW_ANEW if restart else sql.FOLLOW,
                 message_id, state, reason)
         return reading.message(connection, pool, message_id)
+
+    def _lock(self, connection, message_id):
+        """Let nobody change a message, from its next reading on."""
+        if self._database.locks_rows:
+            connection.execute(sql.LOCK, {'of': message_id})
 
     @written
     def hasten(self, connection, pools, now):
@@ -297,6 +276,7 @@ class SqlStore(SharedTables):
 
     @written
     def erase(self, connection, pool, message_id, now):
+        self._lock(connection, message_id)
         message = reading.message(connection, pool, message_id)
         if message.state in UNSETTLED:
             raise Conflict(

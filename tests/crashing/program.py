@@ -24,8 +24,8 @@ from stampman.helpers import environment as environments
 from stampman.helpers.delivery import Timing
 from stampman.main import create_app
 from stampman.opening import surroundings
-from stampman.store._sqlite import SqliteDatabase
-from stampman.store.sql import SqlStore, sqlite_path
+from stampman.store._databases import database_at
+from stampman.store.sql import SqlStore
 from stampman.working import work
 
 from crashing.capabilities import obey_permissions
@@ -146,9 +146,9 @@ def open_program() -> Gateway:
         world = world._replace(clock=replace(
             world.clock, now=lambda: wall_clock(wrong)))
     strikes = Strikes(orders.get('strikes'))
-    store = SqlStore(DeadlyDatabase(SqliteDatabase(
-        sqlite_path(environment.database_url), **orders.get('store', {})),
-        strikes), world.clock)
+    store = SqlStore(DeadlyDatabase(database_at(
+        environment.database_url, **orders.get('store', {})), strikes),
+        world.clock)
     gateway = Gateway(
         config, environment,
         world._replace(timing=Timing(**orders.get('timing', {}))),

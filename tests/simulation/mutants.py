@@ -33,10 +33,12 @@ _SQL, _STATEMENTS = 'store/sql.py', 'store/_statements.py'
 
 PROTOCOL = (
     _mutant('no journal: the call comes without an attempt', _DISPATCH, '''\
-        self.claim = self._store.begin(
-            self.claim, attempt, now + seconds + self._timing.recording
+        self.claim = self._begun(
+            attempt, now + seconds + self._timing.recording
             + self._timing.grace, again)
-''', ''),
+''', '''\
+        self.be_stored()
+'''),
     _mutant('blind rescue: an open attempt is not looked at',
             'store/_following.py', '''\
     return bool(connection.execute(sql.ORPHAN, {

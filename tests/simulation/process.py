@@ -44,9 +44,10 @@ class Database(SqliteDatabase):
         super().__init__(path, pragmas={'synchronous': 'OFF'})
         self._engines = {}
 
-    def _engine(self, begin, connections):
+    def _engine(self, begin, connections, connect):
         if begin not in self._engines:
-            self._engines[begin] = super()._engine(begin, connections)
+            self._engines[begin] = super()._engine(
+                begin, connections, connect)
         return self._engines[begin]
 
     def move(self, path) -> None:

@@ -1,0 +1,305 @@
+"""PostgreSQL as the database of a store: connections, timeouts, troubles.
+
+Committed means that the server has synced it: `synchronous_commit` is on,
+whatever the server's default is. A server that says that it syncs nothing at
+all is used, and complained about: some have storage of their own.
+
+A conversation may stop in many ways, and none of them may hold a request for
+long: the server ends what takes too long, the kernel gives up packets that
+nobody acknowledges, and this side a server that is alive and does not answer.
+"""
+
+import logging
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeVar
+
+import psycopg
+from psycopg.adapt import Dumper
+from sqlalchemy import Connection, create_engine, exc
+from sqlalchemy.pool import NullPool
+
+from stampman.helpers.exceptions import StoreUnavailable
+from stampman.store._lease_clock import SERVER_TIME, ServerClock
+from stampman.store._postgres_pool import Pool
+from stampman.store._postgres_troubles import (
+    AGAIN, ELSEWHERE, is_lost, state, told)
+from stampman.store._postgres_url import parameters
+from stampman.store.base import RETRY_AFTER
+
+log = logging.getLogger(__name__)
+
+# Of a process. The smallest plans allow 20: two web processes, a worker, and
+# some for `stampman migrate` and a person. More bring nothing on two cores.
+CONNECTIONS = 5
+TRIES = 5               # of a transaction that others were in the way of
+SILENCE = 10.0          # seconds without an answer to a statement
+PATIENCE = 5.0          # seconds to wait for a connection of the pool
+_MIGRATION = 0x7374616d70  # the key of the lock under which the schema grows
+
+_CONNECT = {
+    'application_name': 'stampman', 'client_encoding': 'utf8',
+    'connect_timeout': 5,
+    'keepalives_idle': 10, 'keepalives_interval': 3, 'keepalives_count': 3,
+    'tcp_user_timeout': 8000}       # milliseconds
+# lock_timeout: seconds that an Idempotency-Key's second request waits for
+# the first. A process that stops in mid-transaction keeps its locks for the
+# idle_in_transaction_session_timeout.
+_SETTINGS = {
+    'statement_timeout': '5s', 'lock_timeout': '2s',
+    'idle_in_transaction_session_timeout': '10s', 'jit': 'off'}
+_SESSION = f"""SELECT current_setting('server_version'),
+    current_setting('server_encoding'),
+    set_config('synchronous_commit',
+        CASE current_setting('synchronous_commit')
+        WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false),
+    current_setting('fsync'), current_setting('full_page_writes'),
+    {', '.join(f"set_config('{name}', '{value}', false)"
+               for name, value in _SETTINGS.items())}"""
+_TIME = 'SELECT extract(epoch FROM clock_timestamp())::float8'
+_WRITE = f'BEGIN ISOLATION LEVEL READ COMMITTED; {_TIME}'
+_READ = f'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_TIME}'
+_MIGRATE = 'BEGIN; SET LOCAL statement_timeout = 0; ' \
+    'SET LOCAL lock_timeout = 0; ' \
+    f'SELECT pg_advisory_xact_lock({_MIGRATION}); ' \
+    f"SET LOCAL lock_timeout = '10s'; {_TIME}"
+
+# Statements of the shortest way raise the driver's own.
+_ERRORS = exc.DBAPIError, psycopg.Error
+
+Result = TypeVar('Result')
+
+
+class PostgresDatabase:
+    """One database of a server; connects when it is first used.
+
+    `write` runs a call in a transaction, `read` is a block of one, which
+    sees one moment of the database. A connection's `info` holds the time of
+    the server, as the transaction began, as SERVER_TIME. All that the
+    server and the network do is raised as StoreUnavailable, in words for
+    people; everything else is a bug and stays as it is.
+    `silence` is how many seconds may pass without an answer.
+    """
+
+    lease_clock = ServerClock
+    locks_rows = True
+
+    def __init__(self, url: str, *, connections: int = CONNECTIONS,
+                 patience: float = PATIENCE, silence: float = SILENCE):
+        self._parameters = parameters(url)
+        self._silence = silence
+        self._pool = Pool(connections, patience)
+        self._engine = create_engine(
+            'postgresql+psycopg://', creator=self._connect,
+            poolclass=NullPool, use_native_hstore=False)
+        self._is_told = False
+
+    def write(self, work: Callable[[Connection], Result]) -> Result:
+        """Return what `work(connection)` returns; what it wrote is durable
+        then. It is run anew where others were in its way."""
+        with _troubles(self._pool):
+            for left in reversed(range(TRIES)):
+                try:
+                    with self._block(_WRITE) as connection:
+                        result = work(connection)
+                    return result
+                except _ERRORS as error:
+                    if not left or state(error) not in AGAIN:
+                        raise
+
+    @contextmanager
+    def read(self):
+        """Open a block that sees one moment of the database."""
+        with _troubles(self._pool), self._block(_READ) as connection:
+            yield connection
+
+    def migrate(self, work: Callable[[Connection], Result]) -> Result:
+        """As `write`, alone among all that migrate, for as long as it
+        takes."""
+        with _troubles(self._pool):
+            alone = _Held(self._engine)
+            try:
+                alone.driver.silence = None
+                alone.begin(_MIGRATE)
+                result = work(alone.connection)
+                alone.commit()
+                return result
+            finally:
+                alone.close()
+
+    def exists(self) -> bool:
+        """A server that has no such database says so by itself."""
+        return True
+
+    def create(self) -> bool:
+        """Make nothing: a database is made by who runs the server."""
+        return False
+
+    def check(self, connection: Connection) -> None:
+        """Damage is what the server looks for."""
+
+    def drop_traces(self) -> bool:
+        """Leave it to the server, which overwrites what was deleted when it
+        vacuums."""
+        return True
+
+    def close(self) -> None:
+        """Close all connections, as soon as they are not in use."""
+        self._pool.close()
+
+    # -- transactions --------------------------------------------------------
+
+    @contextmanager
+    def _block(self, begin):
+        held, age = self._pool.take()
+        try:
+            held = self._begun(held, begin)
+            yield held.connection
+            held.commit()
+        except BaseException:
+            held = held and held.undo()
+            raise
+        finally:
+            self._pool.give_back(held, age)
+
+    def _begun(self, held, begin):
+        """Return the connection, or another, in a transaction.
+
+        One that was idle may have died long ago, as after a restart: then
+        nothing has happened yet, and all that were idle are as dead.
+        """
+        if held is not None:
+            try:
+                held.begin(begin)
+                return held
+            except psycopg.Error as error:
+                held.close()
+                if not is_lost(error):
+                    raise
+                self._pool.close()
+        held = _Held(self._engine)
+        try:
+            held.begin(begin)
+        except BaseException:
+            held.close()
+            raise
+        return held
+
+    def _connect(self):
+        connection = _Connection.connect(
+            autocommit=True, **{**_CONNECT, **self._parameters})
+        try:
+            connection.silence = self._silence
+            connection.adapters.register_dumper(str, _Text)
+            self._check(_Session(*connection.execute(
+                _SESSION).fetchone()[:len(_Session._fields)]))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _check(self, session):
+        if session.synchronous_commit not in ('on', 'remote_apply'):
+            raise _unavailable(
+                f'synchronous_commit={session.synchronous_commit} is not '
+                'durable, and cannot be changed: a pooler stands between, '
+                'perhaps')
+        if session.encoding != 'UTF8':
+            raise _unavailable(
+                f'the database has the encoding {session.encoding}: make it '
+                'anew with UTF8')
+        if self._is_told:
+            return
+        self._is_told = True
+        log.info('PostgreSQL %s', session.version)
+        for name in ('fsync', 'full_page_writes'):
+            if getattr(session, name) == 'off':
+                log.error('the database server has %s=off: unless its '
+                          'storage makes up for that, a power cut destroys '
+                          'what was accepted', name)
+
+
+class _Text(Dumper):
+    """Text as PostgreSQL can hold it: what it cannot is asked for in vain.
+    """
+
+    def dump(self, obj):
+        return obj.encode('utf-8', 'replace').replace(
+            b'\0', '\N{REPLACEMENT CHARACTER}'.encode())
+
+
+class _Session(NamedTuple):
+    """What a session of the server starts with."""
+
+    version: str
+    encoding: str
+    synchronous_commit: str
+    fsync: str
+    full_page_writes: str
+
+
+class _Connection(psycopg.Connection):
+    """A connection that does not wait for ever, `silence` in seconds."""
+
+    silence: float | None = SILENCE
+
+    def wait(self, gen, interval=0.1, timeout=None):
+        try:
+            return super().wait(gen, interval, timeout or self.silence)
+        except psycopg.errors._WaitTimeout as error:
+            self.close()        # what comes later answers nothing
+            raise psycopg.OperationalError(
+                'timeout expired: no answer') from error
+
+
+class _Held:
+    """A connection with its transactions begun and ended by hand: to have
+    SQLAlchemy count them costs as much as they do."""
+
+    def __init__(self, engine):
+        self.connection = engine.connect()
+        self.driver: Any = self.connection.connection.driver_connection
+
+    def begin(self, statements):
+        """The last of the statements tells the server's time."""
+        cursor = self.driver.execute(statements)
+        while cursor.nextset():
+            pass
+        self.connection.info[SERVER_TIME], = cursor.fetchone()
+
+    def commit(self):
+        ended = self.driver.execute('COMMIT').statusmessage
+        if ended != 'COMMIT':
+            raise AssertionError(
+                f'an error was passed over in a transaction: {ended}')
+
+    def undo(self):
+        """Return this, as good as new, or None where it has to be closed."""
+        try:
+            if not self.connection.invalidated:
+                self.driver.rollback()
+                return self
+        except psycopg.Error as error:
+            log.info('a connection is given up: %s', type(error).__name__)
+        self.close()
+
+    def close(self):
+        """Close it, whatever state it is in."""
+        self.connection.invalidate()
+        self.connection.close()
+
+
+@contextmanager
+def _troubles(pool):
+    try:
+        yield
+    except _ERRORS as error:
+        if not (trouble := told(error)):
+            raise
+        if is_lost(error) or state(error) in ELSEWHERE:
+            pool.close()
+        raise _unavailable(trouble) from error
+
+
+def _unavailable(told):
+    return StoreUnavailable(told, retry_after=RETRY_AFTER)
