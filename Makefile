@@ -1,7 +1,8 @@
 # `make run` serves here, `make demo` shows a failover, `make test` tests; each
 # sets up what it needs.
 
-.PHONY: run demo test test-all check simulate docs pins clean .venv .venv-test
+.PHONY: run demo test test-all nginx check simulate bench bench-statements \
+	bench-upkeep docs pins clean .venv .venv-test .venv-bench
 .DEFAULT_GOAL := run
 
 # To use a certain Python: make run PYTHON=/path/to/python3.13
@@ -23,8 +24,21 @@ test: .venv-test
 	.venv/bin/python -m pytest -m "not long" $(ARGS)
 
 # What .ci/run runs.
-test-all: .venv-test
+test-all: .venv-test nginx
 	.venv/bin/python -m pytest $(ARGS)
+
+# For the tests of deploy/nginx.conf. RUNLEVEL: it is not to serve here.
+nginx:
+	@PATH="$$PATH:/usr/sbin:/usr/local/sbin"; \
+	command -v nginx >/dev/null && exit 0; \
+	test "$$(id -u)" = 0 && root= || root='sudo -n'; \
+	echo 'Installing nginx, which tests need' && \
+	$$root apt-get -qq update >&2 && \
+	$$root env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+		apt-get -qq install --no-install-recommends nginx >&2 || { \
+		echo 'The tests of deploy/nginx.conf need nginx, and it could not' \
+			'be installed. Install it by hand, so that "nginx" is found.' >&2; \
+		exit 1; }
 
 # Only what reads the source, not what runs it: seconds.
 check: .venv-test
@@ -39,6 +53,19 @@ POLICY = both
 simulate: .venv-test
 	@cd tests && ../.venv/bin/python -m simulation --seeds $(SEEDS) \
 		--start $(START) --policy $(POLICY)
+
+# Ratios, as a table; nothing is asserted. Some minutes, on a quiet machine:
+# `make bench ARGS="--only sends,latency --rounds 7"`, `ARGS=--help`.
+bench: .venv-bench
+	@.venv/bin/python -m bench $(ARGS)
+
+# What each call and statement of a store costs as it fills.
+bench-statements: .venv-bench
+	@.venv/bin/python -m bench.statements $(ARGS)
+
+# What giving up old messages, VACUUM and migrations do to those who send.
+bench-upkeep: .venv-bench
+	@.venv/bin/python -m bench.upkeep $(ARGS)
 
 # Write docs/providers.md anew.
 docs: .venv
@@ -75,6 +102,14 @@ docs: .venv
 		--require-hashes -r requirements.txt -r tests/requirements.txt && \
 	echo "$$want" > .venv/tested
 
+.venv-bench: .venv-test
+	@want=$$(cksum < bench/requirements.txt); \
+	test "$$want" = "$$(cat .venv/benched 2>/dev/null)" && exit 0; \
+	echo 'Installing what Stampman is measured against' && \
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check \
+		--require-hashes -r requirements.txt -r bench/requirements.txt && \
+	echo "$$want" > .venv/benched
+
 # Write the pins anew from the lists in setup.py; needs uv.
 PIN = uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-annotate --no-header --no-emit-index-url
@@ -88,6 +123,10 @@ pins: .venv
 	sed -n '/^\[test\]$$/,/^\[/{/^\[/!p;}' stampman.egg-info/requires.txt | \
 		$(PIN) --constraints requirements.txt - >> tests/requirements.new
 	mv tests/requirements.new tests/requirements.txt
+	@echo $(HEADER) > bench/requirements.new
+	sed -n '/^\[bench\]$$/,/^\[/{/^\[/!p;}' stampman.egg-info/requires.txt | \
+		$(PIN) --constraints requirements.txt - >> bench/requirements.new
+	mv bench/requirements.new bench/requirements.txt
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis \

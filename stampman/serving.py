@@ -7,6 +7,7 @@ lingers stall the whole process for 2 s.
 
 import logging
 import os
+import signal
 
 from gunicorn.workers import gthread
 
@@ -64,7 +65,12 @@ timeout = 60            # seconds without a sign of life, then it is killed
 graceful_timeout = 25   # seconds; each process ends itself after 20 s
 logger_class = logs.gunicorn_logger()
 control_socket_disable = True
-keepalive = 5           # seconds
+# A client may send SCRIPT_NAME too, through a proxy that passes it on, such as
+# Heroku's: gunicorn would answer 500. STAMPMAN_PUBLIC_URL may have a path.
+forwarder_headers = ''
+# Seconds. Whoever is in front must hang up first, else a request may meet a
+# connection that we just close: Heroku's router does after 90.
+keepalive = 100 if _found and _found.dyno else 5
 
 
 def on_starting(server):
@@ -82,3 +88,9 @@ def on_reload(server):
         opening.remember_good()
     except ConfigError as error:
         log.error('the config is not reloaded: %s', str(error))
+
+
+def on_exit(server):
+    """Exit with 0 though told again, as Heroku may: Python takes gunicorn's
+    handlers away before it is at its end."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

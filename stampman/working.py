@@ -129,6 +129,8 @@ class _Process:
             for worker in workers:
                 worker.gateway.store.close()
             log.info('the worker has stopped')
+            # Python takes our handlers away before it is at its end.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             return code
         log.warning('the worker ends, and leaves %s deliveries to a rescue',
                     sum(worker.left for worker in workers))
