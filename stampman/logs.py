@@ -9,6 +9,7 @@ quote what they choked on, are shown by their class. Our own may speak.
 """
 
 import contextlib
+import functools
 import json
 import logging
 import math
@@ -22,7 +23,6 @@ from decimal import Decimal
 from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any, TextIO
-from urllib.parse import quote
 from uuid import UUID
 
 from stampman.helpers import masking
@@ -49,15 +49,14 @@ SAFE_CODES = ('errno', 'sqlite_errorname', 'sqlstate')
 _TEXTUAL = (PurePath, UUID, date, datetime, time, timedelta, Decimal)
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
     'message', 'asctime', 'taskName'}
-_ENCODED_AT = re.compile('%(?:25)*40')
-_MARK = re.compile('[@%?]')
-_QUERY = re.compile(r'(?<=[\w/.-])\?[^\s"\'<>]+')
 _CODE = re.compile('[A-Za-z0-9_]{1,40}')
 _BARE = re.compile(r'[\w.:/@*+\[\]-]+')
+_encode = json.JSONEncoder(allow_nan=False).encode
 
 _bound: ContextVar[Mapping[str, str]] = ContextVar(
     'stampman_log_ids', default=MappingProxyType({}))
-_known: tuple[str, ...] = ()    # the secrets, in every spelling
+# The secrets, in every spelling, and how long the shortest is.
+_known: tuple[tuple[str, ...], int] = ((), 0)
 _log = logging.getLogger(__name__)
 
 
@@ -92,19 +91,17 @@ def bound() -> Mapping[str, str]:
 def set_secrets(secrets: Iterable[str]) -> None:
     """Replace what is redacted from now on, as after a reload."""
     global _known
-    _known = spellings(secrets)
-
-
-def spellings(secrets: Iterable[str]) -> tuple[str, ...]:
-    """Return `secrets` as they stand in plain text, in URLs and in JSON."""
-    return tuple({spelt for secret in secrets if secret for spelt in (
-        secret, quote(secret, safe=''), quote(secret),
-        json.dumps(secret)[1:-1])})
+    known = masking.spellings(secrets)
+    _known = known, min(map(len, known), default=0)
+    _name.cache_clear()
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
     """Return `text` without the known secrets, and those of `secrets`."""
-    found = [secret for secret in (*_known, *secrets) if secret in text]
+    known, shortest = _known
+    if len(text) < shortest and not secrets:    # as most texts of a line
+        return text
+    found = [secret for secret in (*known, *secrets) if secret in text]
     return masking.redact(text, found) if found else text
 
 
@@ -113,18 +110,17 @@ def clean(text: str, secrets: Iterable[str] = ()) -> str:
     if len(text) > MAX_INPUT:
         return f'[{len(text)} characters withheld]'
     text = redact(text, secrets)
-    if _MARK.search(text):      # most texts are bare words
-        text = _QUERY.sub('?[query]', _ENCODED_AT.sub('@', text))
-        text = masking.mask_addresses(text)
+    if '@' in text or '%' in text or '?' in text:   # not so in most
+        text = masking.mask_addresses(masking.mask_queries(text))
     return text if len(text) <= MAX_TEXT else f'{text[:MAX_TEXT]}[...]'
 
 
 def plain(value: Any, depth: int = MAX_DEPTH) -> Any:
     """Return `value` as JSON may show it; a foreign object by its class."""
-    if value is None or isinstance(value, bool):
-        return value
     if isinstance(value, str):
         return clean(str.__str__(value))
+    if value is None or isinstance(value, bool):
+        return value
     if isinstance(value, int) and value.bit_length() <= 64:
         return int(value)
     if isinstance(value, float):
@@ -135,7 +131,8 @@ def plain(value: Any, depth: int = MAX_DEPTH) -> Any:
     if isinstance(value, _TEXTUAL):
         return clean(str(value))
     if depth and isinstance(value, Mapping):
-        return {clean(str(plain(name))): _field(name, item, depth - 1)
+        return {clean(str(plain(name))):
+                _field(str(plain(name)), item, depth - 1)
                 for name, item in [*value.items()][:MAX_ITEMS]}
     if depth and isinstance(value, (list, tuple, set, frozenset)):
         return [plain(item, depth - 1) for item in [*value][:MAX_ITEMS]]
@@ -143,9 +140,13 @@ def plain(value: Any, depth: int = MAX_DEPTH) -> Any:
 
 
 def _field(name, value, depth=MAX_DEPTH):
-    if str(plain(name)).lower() in WITHHELD:
-        return '[withheld]'
-    return plain(value, depth)
+    return '[withheld]' if name.lower() in WITHHELD else plain(value, depth)
+
+
+@functools.lru_cache(512)
+def _name(name):
+    """Return the name of a field, or of a logger: there are few."""
+    return str(plain(name))
 
 
 def event_text(record: logging.LogRecord) -> str:
@@ -174,9 +175,10 @@ def _argument(value):
 
 def extras(record: logging.LogRecord) -> dict[str, Any]:
     """Return the `extra` fields that `record` was logged with."""
-    return {str(plain(name)): _tried(_field, name, value)
-            for name, value in vars(record).items()
-            if name not in _STANDARD}
+    given = {_name(name): value for name, value in vars(record).items()
+             if name not in _STANDARD}
+    return {name: _tried(_field, name, value)
+            for name, value in given.items()}
 
 
 # -- exceptions -----------------------------------------------------------
@@ -256,19 +258,17 @@ def _tried(make: Callable[..., Any], *args: Any) -> Any:
 
 def _moment(record):
     moment = datetime.fromtimestamp(record.created, timezone.utc)
-    return moment.isoformat(timespec='milliseconds').replace('+00:00', 'Z')
+    return f'{moment.isoformat(timespec="milliseconds")[:-6]}Z'
 
 
 def fields(record: logging.LogRecord) -> dict[str, Any]:
     """Return what a line says of `record`; never raises."""
     line = {'ts': _tried(_moment, record),
-            'level': str(plain(record.levelname)).lower(),
+            'level': _tried(_name, record.levelname).lower(),
             'event': _tried(event_text, record),
-            'logger': _tried(plain, record.name)}
-    found = {**{name: _tried(plain, id) for name, id in bound().items()},
-             **extras(record)}
-    for name, value in found.items():
-        line.setdefault(name, value)
+            'logger': _tried(_name, record.name)}
+    ids = {name: _tried(plain, id) for name, id in bound().items()}
+    line = {**line, **ids, **extras(record), **line}
     if isinstance(record.exc_info, tuple) and record.exc_info[1] is not None:
         line['error'] = _tried(_error, record.exc_info[1])
     return line
@@ -278,7 +278,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object a line, in ASCII: nothing in it can break the line."""
 
     def format(self, record):
-        return json.dumps(fields(record), allow_nan=False)
+        return _encode(fields(record))
 
 
 class TextFormatter(logging.Formatter):
@@ -349,6 +349,9 @@ def setup(stream: TextIO, secrets: Iterable[str] = (),
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level)
+    # No line tells where the program runs, so nothing need find it out.
+    logging.logThreads = logging.logProcesses = False
+    logging.logMultiprocessing = logging.logAsyncioTasks = False
     adopt_gunicorn()
 
 
@@ -392,7 +395,5 @@ def log_uncaught() -> None:
                           exc_info=(kind, error, traceback))
 
     sys.excepthook = log
-    threading.excepthook = lambda args: log(
-        args.exc_type, args.exc_value, args.exc_traceback)
-    sys.unraisablehook = lambda args: log(
+    threading.excepthook = sys.unraisablehook = lambda args: log(
         args.exc_type, args.exc_value, args.exc_traceback)

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from stampman import logs
+from stampman.helpers import masking
 
 # What an event keeps as it is: none of it comes from a request or an email.
 KEPT = ('event_id', 'timestamp', 'level', 'platform', 'logger', 'release',
@@ -117,7 +118,7 @@ class Cleaner:
     """
 
     def __init__(self, secrets: Iterable[str]):
-        self.secrets = logs.spellings(secrets)
+        self.secrets = masking.spellings(secrets)
 
     def __call__(self, event: Event, hint: Event) -> Event:
         hint.pop('attachments', None)

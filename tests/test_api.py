@@ -153,6 +153,9 @@ def test_a_request_id_is_made_where_none_can_be_used(server, given):
     ('a.internal.example', 'http://a.internal.example'),
     ('localhost', 'http://localhost'), ('127.0.0.1:1', 'http://127.0.0.1:1'),
     ('[::1]:8000', 'http://[::1]:8000'), ('evil.example', ''),
+    # No URL can be made of these, and still the email was sent.
+    ('localhost:99999', 'http://localhost:99999'),
+    ('[::1]:99999', 'http://[::1]:99999'),
     ('mail.example.com.evil.example', ''), ('localhost.evil.example', ''),
     ('127.0.0.1.evil.example', ''), ('10.0.0.7', '')])
 def test_urls_name_only_hosts_that_are_ours(server, host, prefix):

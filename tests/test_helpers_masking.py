@@ -3,7 +3,8 @@
 import pytest
 from hypothesis import given, strategies as st
 
-from stampman.helpers.masking import mask_addresses, one_line, redact
+from stampman.helpers.masking import (
+    mask_addresses, one_line, redact, spellings)
 
 LOCAL = st.text('abcXYZ019.+_-é', min_size=2, max_size=90)
 
@@ -47,6 +48,9 @@ def test_a_secret_is_found_in_each_of_its_spellings(spelling):
 
 def test_what_is_too_short_for_a_secret_does_not_blot_out_words():
     assert redact('a word', ['a', '', 'word']) == 'a word'
+    assert spellings(['a', '', 'word']) == ()
+    assert set(spellings(['short', 'longer', 'a b"c'])) == {
+        'longer', 'a b"c', 'a%20b%22c', 'a b\\"c'}
 
 
 @given(st.text())

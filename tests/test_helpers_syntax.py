@@ -6,8 +6,9 @@ from email import message_from_bytes, policy
 from email.headerregistry import Address
 from email.message import EmailMessage
 
+import email_validator
 import pytest
-from hypothesis import example, given, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from stampman.helpers import syntax
 
@@ -127,6 +128,41 @@ def test_an_address_is_kept_with_its_domain_as_a_label(text, email):
     '=?utf-8?q?a?=@b.co'], ids=lambda text: ascii(text[:20]))
 def test_what_is_not_exactly_one_address_is_none(text):
     assert refused(syntax.address, text)
+
+
+def parts(alphabet, longest):
+    return st.lists(st.text(alphabet, min_size=1, max_size=longest),
+                    min_size=1, max_size=4).map('.'.join)
+
+
+_near_plain = st.tuples(
+    parts('abz09_+-', 30) | parts("aZ0.-='/{ ", 6) | st.sampled_from(
+        ['info', 'INFO', 'Abuse', 'a' * 64, 'a' * 65]),
+    st.sampled_from('@@@@@.'),
+    parts('abz09-', 12) | parts('axn-', 6) | parts('aZ9-_@ü', 4)
+    | st.sampled_from(['b' * 63, 'b' * 64, f'{"b" * 59}.c', 'b.9', 'x-']),
+    st.just('.com') | st.sampled_from(
+        ['', '.c', '.COM', '.c-m', '.c9', '.9', '.', '\n', '.com\n', '.de>']),
+).map(''.join)
+
+
+@given(_near_plain)
+@example('a@xn--bcher-kva.example').via('a label of IDNA')
+@example('a@ab--c.com').via('a label of the kind that IDNA reserves')
+@example(f'{"a" * 64}@{"b" * 59}.com').via('the longest that is plain')
+@example(f'{"a" * 64}@{"b" * 60}.com').via('longer than that')
+@example(f'a@{".".join(["b" * 63] * 4)}.com').via('a domain too long')
+@settings(max_examples=600, deadline=None)
+def test_an_address_is_what_email_validator_says(text):
+    # Plain ones are taken without asking it: that must not be seen.
+    try:
+        valid = email_validator.validate_email(
+            text, check_deliverability=False, strict=True)
+    except email_validator.EmailNotValidError:
+        assert refused(syntax.address, text)
+    else:
+        assert syntax.address(text) == (
+            f'{valid.local_part}@{valid.ascii_domain}')
 
 
 @pytest.mark.parametrize('text, name, email', [

@@ -207,9 +207,12 @@ def test_our_own_errors_may_speak(written):
 
 
 def test_secrets_of_a_reload_replace_the_old_ones(written):
-    logs.set_secrets(['rotated-key'])
-    log.info('rotated-key')
-    assert written.line()['event'] == '[secret]'
+    for secrets in (), ['rotated-key']:
+        logs.set_secrets(secrets)
+        log.info('rotated-key', extra={'rotated-key': 1})
+    before, after = written.lines()
+    assert before['event'] == 'rotated-key' and before['rotated-key'] == 1
+    assert after['event'] == '[secret]' and after['[secret]'] == 1
 
 
 def test_an_exception_is_its_class_and_where_it_came_from(written):

@@ -22,7 +22,7 @@ def url(path: str) -> str:
     gateway = current_app.gateway
     if gateway.environment.public_url:
         return gateway.environment.public_url + path
-    host = request.headers.get('Host', '').lower()
+    host = request.environ.get('HTTP_HOST', '').lower()
     if _is_ours(host, gateway.config.trusted_hosts):
         return f'{request.scheme}://{host}{request.root_path}{path}'
     return request.root_path + path

@@ -1,5 +1,6 @@
 """Flask-API, made strict: nothing is guessed, nothing is overloaded."""
 
+import functools
 import json
 import logging
 import re
@@ -10,11 +11,11 @@ import uuid_utils
 from flask import Flask, Request, request
 from flask_api.app import FlaskAPI
 from flask_api.mediatypes import MediaType
-from flask_api.negotiation import DefaultNegotiation
 from flask_api.renderers import BaseRenderer
 from flask_api.request import APIRequest
 from flask_api.response import APIResponse
-from flask_api.settings import APISettings
+from werkzeug.datastructures import MIMEAccept
+from werkzeug.http import parse_accept_header
 
 from stampman import logs
 from stampman.api import (
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile('[ -~]{1,128}')
 _HOST = re.compile(r'[A-Za-z0-9.\-_~%:\[\]]*')
+_PLAIN_URL = re.compile(r'[A-Za-z0-9/:.\[\]_~-]*')
 JSON, HTML = 'application/json', 'text/html'
 # For programs only, whatever they accept.
 NO_PAGE = frozenset({'probes.healthz', 'probes.readyz', 'openapi.document'})
@@ -46,14 +48,16 @@ HEADERS = {
 }
 
 
+_to_json = json.JSONEncoder(ensure_ascii=False).encode
+
+
 class JSONRenderer(BaseRenderer):
     """JSON for programs; never fails on text."""
 
     media_type = JSON
 
     def render(self, data, media_type, **options):
-        return json.dumps(data, ensure_ascii=False).encode(
-            'utf-8', 'backslashreplace')
+        return _to_json(data).encode('utf-8', 'backslashreplace')
 
 
 class PageRenderer(BaseRenderer):
@@ -66,15 +70,17 @@ class PageRenderer(BaseRenderer):
             'utf-8', 'backslashreplace')
 
 
-class Negotiation(DefaultNegotiation):
-    """JSON or the page; JSON where the client accepts neither."""
+AS_JSON, AS_PAGE = JSONRenderer(), PageRenderer()
+RENDERERS = {JSON: (AS_JSON, MediaType(JSON)),
+             HTML: (AS_PAGE, MediaType(HTML))}
 
-    def select_renderer(self, renderers):
-        wanted = request.accept_mimetypes.best_match((JSON, HTML), JSON)
-        if request.endpoint in NO_PAGE:
-            wanted = JSON
-        return next((renderer, MediaType(wanted)) for renderer in renderers
-                    if renderer.media_type == wanted)
+
+@functools.lru_cache(64)
+def _wanted(accept):
+    """Return JSON or HTML, whichever an `Accept` prefers; JSON where the
+    client accepts neither. Programs send the same one again and again."""
+    return parse_accept_header(accept, MIMEAccept).best_match(
+        (JSON, HTML), JSON)
 
 
 class ApiRequest(APIRequest):
@@ -84,8 +90,6 @@ class ApiRequest(APIRequest):
     into another one; these attributes are Flask's again.
     """
 
-    negotiator_class = Negotiation
-    renderer_classes = (JSONRenderer, PageRenderer)
     content_type = Request.content_type
     content_length = Request.content_length
     stream = Request.stream
@@ -96,28 +100,44 @@ class ApiRequest(APIRequest):
     def _perform_method_overloading(self):
         """Do nothing: Flask has set the method."""
 
+    def _perform_content_negotiation(self):
+        """Choose JSON or the page."""
+        wanted = JSON if self.endpoint in NO_PAGE else _wanted(
+            self.environ.get('HTTP_ACCEPT', ''))
+        self._accepted_renderer, self._accepted_media_type = RENDERERS[wanted]
+
 
 class ApiResponse(APIResponse):
     """An answer that gets out, even where its page cannot be rendered."""
 
-    def __init__(self, content=None, *args, **kwargs):
-        try:
-            super().__init__(content, *args, **kwargs)
-        except Exception:
-            if request.accepted_renderer.media_type == JSON:
-                raise
-            log.exception('the page cannot be rendered; JSON instead')
-            request._accepted_renderer = JSONRenderer()
-            request._accepted_media_type = MediaType(JSON)
-            super().__init__(content, *args, **kwargs)
-        if isinstance(content, dict):
-            self.headers['Content-Type'] = self._type_of(self.status_code)
+    _is_rendered = False    # by us, from a dict
 
-    @staticmethod
-    def _type_of(status):
-        if request.accepted_renderer.media_type == HTML:
-            return 'text/html; charset=utf-8'
-        return 'application/problem+json' if status >= 400 else JSON
+    def __init__(self, content=None, status=None, headers=None, **more):
+        if isinstance(content, dict):
+            self._is_rendered = True
+            status = status or 200
+            content, more['content_type'] = _rendered(content, status)
+        super().__init__(content, status=status, headers=headers, **more)
+
+    def get_wsgi_headers(self, environ):
+        """What we rendered needs no more than it has. Werkzeug would take a
+        URL apart, and fail where that cannot be done."""
+        location = self.headers.get('Location', '')
+        if self._is_rendered and _PLAIN_URL.fullmatch(location):
+            return self.headers
+        return super().get_wsgi_headers(environ)
+
+
+def _rendered(data, status):
+    """Return the body of an answer, and its type."""
+    if request.accepted_renderer is AS_PAGE:
+        try:
+            return (AS_PAGE.render(data, HTML, status_code=status),
+                    'text/html; charset=utf-8')
+        except Exception:
+            log.exception('the page cannot be rendered; JSON instead')
+    return AS_JSON.render(data, JSON), (
+        'application/problem+json' if status >= 400 else JSON)
 
 
 class Api(FlaskAPI):
@@ -132,12 +152,9 @@ class Api(FlaskAPI):
         # Not FlaskAPI's own: that would serve its jQuery and Bootstrap.
         Flask.__init__(self, 'stampman.api')
         self.config.update(
-            DEFAULT_PARSERS=[],
-            DEFAULT_RENDERERS=list(ApiRequest.renderer_classes),
             SECRET_KEY=gateway.environment.secret_key,
             SESSION_COOKIE_NAME='stampman', SESSION_COOKIE_HTTPONLY=True,
             SESSION_COOKIE_SAMESITE='Strict', SEND_FILE_MAX_AGE_DEFAULT=3600)
-        self.api_settings = APISettings(self.config)
         self.gateway = gateway
         self.throttle = sessions.Throttle(gateway.clock)
         self.url_map.strict_slashes = False
@@ -162,6 +179,12 @@ class Api(FlaskAPI):
         environ['stampman.arrived'] = self.gateway.clock.monotonic()
         with logs.bind(request_id=request_id):
             return super().wsgi_app(environ, start_response)
+
+    def create_url_adapter(self, request):
+        """Flask-API copies the environment, for a method overloaded."""
+        if request is None:
+            return super().create_url_adapter(request)
+        return self.url_map.bind_to_environ(request.environ)
 
     def _find_pool(self, endpoint, values):
         """Bring the domain of the path into the form we know it by."""
@@ -191,12 +214,13 @@ class Api(FlaskAPI):
 
     def _look_at_request(self):
         """Refuse what no view should see."""
-        if request.environ.get('SERVER_PROTOCOL') == 'HTTP/1.1' \
-                and not request.headers.get('Host'):
+        environ = request.environ
+        host = environ.get('HTTP_HOST', '')
+        if environ.get('SERVER_PROTOCOL') == 'HTTP/1.1' and not host:
             raise BadRequest('HTTP/1.1 needs a Host header.')
-        if not _HOST.fullmatch(request.headers.get('Host', '')):
+        if not _HOST.fullmatch(host):
             raise BadRequest('The Host header is not that of one host.')
-        if request.environ.get('PATH_INFO', '').startswith('//'):
+        if environ.get('PATH_INFO', '').startswith('//'):
             raise NotFound()    # Werkzeug takes it for one slash
         auth.refuse_keys_in_url()
         if request.endpoint and request.endpoint not in ONCE:
@@ -205,7 +229,7 @@ class Api(FlaskAPI):
     def preprocess_request(self):
         """Finish the negotiation before the view runs."""
         request._perform_content_negotiation()
-        return super().preprocess_request()
+        return Flask.preprocess_request(self)   # not by settings: FlaskAPI's
 
     def process_response(self, response):
         """Add what every answer carries, and log the request."""
@@ -213,12 +237,15 @@ class Api(FlaskAPI):
         if response.status_code >= 400:
             body.drain()
         environ = request.environ
-        for name, value in HEADERS.items():
-            response.headers.setdefault(name, value)
+        told = response.headers
+        told.extend(HEADERS)
         if request.endpoint != 'static':
-            response.headers['Cache-Control'] = 'no-store'
-            response.vary.add('Accept')
-        response.headers['X-Request-Id'] = environ['stampman.request_id']
+            told['Cache-Control'] = 'no-store'
+            if 'Vary' in told:
+                response.vary.add('Accept')
+            else:
+                told.add('Vary', 'Accept')
+        told.add('X-Request-Id', environ['stampman.request_id'])
         taken = self.gateway.clock.monotonic() - environ['stampman.arrived']
         log.info('request', extra={
             'method': request.method, 'path': request.path,

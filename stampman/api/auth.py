@@ -79,6 +79,8 @@ def keyring() -> Keyring:
 def refuse_keys_in_url() -> None:
     """Raise BadRequest where the query string holds a key: it is in logs,
     histories and the hands of proxies by now."""
+    if not request.query_string:
+        return
     for name, value in request.args.items(multi=True):
         if name.lower() in QUERY_NAMES or keyring().holder(value).is_anyone:
             raise BadRequest(

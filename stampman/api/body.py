@@ -84,13 +84,14 @@ def _quoted(text):
 
 def _read():
     """Return the whole body; nothing larger than the limit is kept."""
-    coding = request.headers.get('Content-Encoding', '').strip().lower()
+    environ = request.environ
+    coding = environ.get('HTTP_CONTENT_ENCODING', '').strip().lower()
     if coding not in ('', 'identity'):
         raise UnsupportedMediaType(
             'Content-Encoding is not supported: send the body as it is.')
     limit = current_app.gateway.config.limits.body_bytes
     length = request.content_length
-    if length is None and not request.environ.get('wsgi.input_terminated'):
+    if length is None and not environ.get('wsgi.input_terminated'):
         return b''
     if length is not None and length > limit:
         raise _too_large(limit)

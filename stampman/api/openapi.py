@@ -117,12 +117,12 @@ OPERATIONS = {
     'sending.form': Operation({200: None}, (400, 404), needs_key=False),
     'sending.send': Operation(
         {200: answers.Sent, 202: answers.Sent},
-        (400, 401, 403, 404, 413, 415, 422, 429, 503), Submission,
+        (400, 401, 403, 404, 409, 413, 415, 422, 429, 503), Submission,
         parameters=_ONCE, headers=(
             'Location', 'Idempotent-Replayed', 'Preference-Applied')),
     'batch.send': Operation(
         {200: BatchAnswer},
-        (400, 401, 403, 404, 413, 415, 422, 429, 503), KeyedBatch,
+        (400, 401, 403, 404, 409, 413, 415, 422, 429, 503), KeyedBatch,
         parameters=_ONCE, headers=('Idempotent-Replayed',)),
     'messages.index': Operation(
         {200: answers.Page}, (400, 401, 403, 404, 422, 503),

@@ -27,6 +27,15 @@ MAX_ADDRESSES = 1000    # that are remembered
 class Sessions(SecureCookieSessionInterface):
     """Flask's signed cookie, Secure wherever the browser came by TLS."""
 
+    def open_session(self, app, request):
+        if app.secret_key and 'HTTP_COOKIE' not in request.environ:
+            return self.session_class()     # no need to be able to verify
+        return super().open_session(app, request)
+
+    def save_session(self, app, session, response):
+        if session or session.accessed or session.modified:
+            super().save_session(app, session, response)
+
     def get_cookie_secure(self, app):
         public_url = app.gateway.environment.public_url or ''
         return request.is_secure or urlsplit(public_url).scheme == 'https'

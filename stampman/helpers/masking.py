@@ -10,6 +10,8 @@ _ATOM = r'[^\s@<>"\'(),:;\\]'
 # From the start of an atom, once: any other way costs time in the square.
 _ADDRESS = re.compile(
     rf'(?<!{_ATOM})({_ATOM}){_ATOM}*(@|%40)({_ATOM}+)', re.IGNORECASE)
+_ENCODED_AT = re.compile('%(?:25)*40')
+_QUERY = re.compile(r'(?<=[\w/.-])\?[^\s"\'<>]+')
 _CONTROL = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029]+')
 _ESCAPE = re.compile('%[0-9A-F]{2}')
 _SHORTEST_SECRET = 6    # a shorter one would blot out ordinary words
@@ -18,6 +20,12 @@ _SHORTEST_SECRET = 6    # a shorter one would blot out ordinary words
 def mask_addresses(text: str) -> str:
     """Return `text` with each address as `a***@example.com`."""
     return _ADDRESS.sub(r'\1***\2\3', text)
+
+
+def mask_queries(text: str) -> str:
+    """Return `text` without the query strings of URLs, and each encoded at
+    sign in it decoded."""
+    return _QUERY.sub('?[query]', _ENCODED_AT.sub('@', text))
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:
@@ -29,6 +37,15 @@ def redact(text: str, secrets: Iterable[str]) -> str:
         if len(secret) >= _SHORTEST_SECRET:
             text = text.replace(secret, '[secret]')
     return text
+
+
+def spellings(secrets: Iterable[str]) -> tuple[str, ...]:
+    """Return `secrets` as they stand in plain text, in URLs and in JSON:
+    each that `redact` ever replaces, which is long enough."""
+    return tuple({spelt for secret in secrets if secret for spelt in (
+        secret, quote(secret, safe=''), quote(secret),
+        json.dumps(secret)[1:-1])
+        if max(map(len, _spellings(spelt))) >= _SHORTEST_SECRET})
 
 
 @functools.lru_cache(1024)

@@ -38,9 +38,7 @@ def read(raw: bytes) -> Any:
     text = _decode(raw)
     _check_depth(text)
     try:
-        value = json.loads(text, object_pairs_hook=_once,
-                           parse_constant=_no_constant,
-                           parse_int=_integer, parse_float=_float)
+        value = _READER.decode(text)
     except json.JSONDecodeError as error:
         raise BadRequest(
             f'The body is not JSON: {error.msg.removesuffix(" at")} at line '
@@ -113,6 +111,11 @@ def _float(text):
         raise BadRequest('A number is too large: '
                          f'{text[:20]}{"…" * (len(text) > 20)}.')
     return float(text)
+
+
+_READER = json.JSONDecoder(
+    object_pairs_hook=_once, parse_constant=_no_constant,
+    parse_int=_integer, parse_float=_float)
 
 
 def _check_surrogates(value):

@@ -1,0 +1,1 @@
+"""What Stampman is measured against: apps, and a loop of Anymail's."""
