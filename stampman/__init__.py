@@ -1,3 +1,3 @@
 """Stampman: a self-hosted gateway for transactional email."""
 
-__version__ = '0.3.0'
+__version__ = '0.4.0'

@@ -191,7 +191,7 @@ class Gateway:
                 begun.claim, begun.message, submission.email, pool, until,
                 begun))
         except KeyTaken:        # by a twin, between our look and our commit
-            return self._intake.stored(pool.config, now, key)
+            return self._intake.twin(pool.config, now, key)
 
     def send_batch(self, domain: str, submissions: Mapping[int, Submission],
                    key: str | None = None, unread: Mapping[int, Any] = {}

@@ -101,6 +101,17 @@ class Intake(NamedTuple):
         is; raises KeyReused."""
         return self._replayed(pool, key, now).get(0)
 
+    def twin(self, pool: PoolConfig, now: float,
+             key: IdempotencyKey) -> Taken:
+        """Return what was stored under the key while we tried to."""
+        return self._twins(pool, key, now)[0]
+
+    def _twins(self, pool, key, now):
+        if earlier := self._replayed(pool, key, now):
+            return earlier
+        raise StoreUnavailable('a request with the same Idempotency-Key '
+                               'failed at the same time', retry_after=1)
+
     def submit(self, pool: PoolConfig, submission: Submission, now: float,
                key: IdempotencyKey | None = None) -> Taken:
         """Store a message, for a worker, and return it.
@@ -133,7 +144,7 @@ class Intake(NamedTuple):
             try:
                 self._add(pool, entries, key)
             except KeyTaken:
-                return _as_then(found, self._replayed(pool, key, now))
+                return _as_then(found, self._twins(pool, key, now))
         return found
 
     def _add(self, pool, entries, key):

@@ -8,7 +8,9 @@ from stampman.helpers.delivery import Clock
 
 log = logging.getLogger(__name__)
 
-PRUNE_STEPS = 20        # small ones, between which others may write
+# Small ones, between which others may write, for each look of a worker: what
+# a busy service stores in ten seconds is given up in less.
+PRUNE_STEPS = 500
 LONGEST_WAIT = 7200.0   # seconds; a rest takes 72 min, a delay 15 at most
 BETWEEN_LOOKS = 600.0   # seconds between looks for what waits longer
 

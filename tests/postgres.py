@@ -36,6 +36,7 @@ FAST = {'fsync': 'off', 'full_page_writes': 'off'}
 HBA = 'local all all trust\nhost all postgres 127.0.0.1/32 trust\n' \
     'host all all 127.0.0.1/32 scram-sha-256\n'
 # Whoever holds the other end of its input has ended: so must the server.
+LIMITED = 'ulimit -S -f "$1"; shift; exec "$@"'
 LEASH = 'read -r word; kill -QUIT "$1"'
 
 
@@ -99,10 +100,12 @@ class Installation:
 class PostgresServer:
     """A server with databases, for `with`; a test may do it any harm.
 
-    `settings` are those of postgresql.conf.
+    `settings` are those of postgresql.conf. Set `blocks`, of 512 bytes, and
+    start it anew, and no file may grow beyond.
     """
 
     def __init__(self, installation, **settings):
+        self.blocks = 'unlimited'
         self._installation = installation
         self._settings = {**SETTINGS, **settings}
         self._numbers = itertools.count()
@@ -164,7 +167,8 @@ class PostgresServer:
                  for word in ('-c', f'{name}={value}')]
         with open(self.folder / 'log', 'ab') as log:
             self.process = subprocess.Popen(
-                [self._installation.command('postgres'),
+                ['sh', '-c', LIMITED, 'sh', str(self.blocks),
+                 self._installation.command('postgres'),
                  '-D', self.folder, '-p', str(self.port),
                  '-k', self.folder, *words],
                 user=self._installation.user, cwd=self.folder, stdout=log,
@@ -174,7 +178,11 @@ class PostgresServer:
             ['sh', '-c', LEASH, 'sh', str(self.process.pid)],
             stdin=subprocess.PIPE, stderr=subprocess.DEVNULL,
             start_new_session=True)
-        self._until(self._is_ready)
+        try:
+            self._until(self._is_ready)
+        except BaseException:
+            self.kill()
+            raise
 
     def _is_ready(self):
         try:
@@ -206,10 +214,13 @@ class PostgresServer:
 
     def kill(self):
         """Kill all its processes at once, as a power cut would."""
-        for one in self._processes():
+        processes = self._processes()
+        for one in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.kill()
         self._ended()
+        # Their memory is shared: the next server wants it back.
+        psutil.wait_procs(processes[1:], PATIENCE)
 
     def _ended(self):
         self.process.wait(PATIENCE)

@@ -26,7 +26,8 @@ def test_the_page_of_the_providers_is_what_the_program_says():
         'docs/providers.md is out of date: write it anew with "make docs"')
 
 
-@pytest.mark.parametrize('name', ['guarantees', 'providers', 'simulator'])
+@pytest.mark.parametrize('name', [
+    'deploy', 'guarantees', 'performance', 'providers', 'simulator'])
 def test_the_readme_leads_to_it(name):
     assert f'(docs/{name}.md)' in (ROOT / 'README.md').read_text('utf-8')
 

@@ -3,80 +3,27 @@
 import os
 import subprocess
 import sys
-import threading
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy.exc import DBAPIError
 
-from stampman.helpers.delivery import IdempotencyKey, State
-from stampman.helpers.exceptions import (
-    KeyBusy, KeyTaken, NotFound, StoreUnavailable, TooManyRequests)
+from stampman.helpers.exceptions import NotFound, StoreUnavailable
 from stampman.store import open_store, schema
-from stampman.store._adding import Prepared
-from stampman.store._postgres_pool import Pool
-from stampman.store.base import Entry, Filter, HealthRow
-from stampman.store.sql import SqlStore
+from stampman.store.base import Filter
 
-from backends import (
-    NOW, POOL, add, add_claimed, attempt, email, ended, held, ids, message)
+from backends import NOW, POOL, add, add_claimed
 from clocks import YEAR, Machine
+from postgres_stores import add_row, at_once, fresh, name, rates, store
 
-KEY = IdempotencyKey('a' * 64, 'b' * 64)
-
-
-@pytest.fixture
-def name(postgres_server, postgres_contract):
-    """A database with the schema, and empty."""
-    postgres_server.empty(postgres_contract)
-    return postgres_contract
-
-
-@pytest.fixture
-def fresh(postgres_server, name):
-    """Return a function that opens stores of one database."""
-    opened = []
-
-    def open_one(clock=None, **options):
-        opened.append(SqlStore.at(
-            postgres_server.url(name), clock, **options))
-        return opened[-1]
-
-    yield open_one
-    for one in opened:
-        one.close()
-
-
-@pytest.fixture
-def store(fresh):
-    return fresh()
+__all__ = ['fresh', 'name', 'store']    # the fixtures
 
 
 def setting(store, name):
     return store._database.write(
         lambda connection: connection.exec_driver_sql(
             f'SHOW {name}').scalar())
-
-
-def at_once(*calls):
-    """Do all at once; return what each returned or raised."""
-    gate, told = threading.Barrier(len(calls)), [None] * len(calls)
-
-    def do(number, call):
-        gate.wait()
-        try:
-            told[number] = call()
-        except Exception as error:
-            told[number] = error
-
-    threads = [threading.Thread(target=do, args=one)
-               for one in enumerate(calls)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return told
 
 
 # -- durable -----------------------------------------------------------------
@@ -97,8 +44,8 @@ def test_what_is_committed_is_synced_whatever_the_default(
 
 def test_a_server_that_syncs_nothing_is_complained_of(store, caplog):
     store.waiting()
-    for name in ('fsync', 'full_page_writes'):
-        assert f'{name}=off' in caplog.text
+    for what in ('fsync', 'full_page_writes'):
+        assert f'{what}=off' in caplog.text
 
 
 @pytest.mark.parametrize('what, value', [
@@ -117,6 +64,14 @@ def test_the_migrations_make_the_tables_that_are_declared(store):
             connection, opts={'compare_type': True}), schema.metadata)
 
     assert store._database.write(differences) == []
+
+
+def test_all_text_is_compared_by_its_bytes(postgres_server, name):
+    """An index keeps its order, whatever the system's collations become."""
+    assert postgres_server.run(
+        'SELECT DISTINCT collation_name FROM information_schema.columns '
+        "WHERE table_schema = 'public' AND data_type = 'text'",
+        name) == [('C',)]
 
 
 def test_of_all_who_migrate_at_once_all_succeed_and_one_does_it(
@@ -189,151 +144,6 @@ def test_what_cannot_be_stored_is_not_there(store, odd):
     assert store.page(POOL, Filter(after=odd)) == ((), False)
 
 
-# -- at the same time --------------------------------------------------------
-
-def test_a_key_that_is_just_being_stored_is_waited_for(fresh):
-    """The first request's transaction stays open: it may yet fail."""
-    one, two = fresh(), fresh()
-    stored, commit = threading.Event(), threading.Event()
-
-    def slowly(connection):
-        one._add.__wrapped__(one, connection, prepared(), None, KEY)
-        stored.set()
-        commit.wait(20)
-
-    first = threading.Thread(target=one._database.write, args=(slowly,))
-    first.start()
-    stored.wait(20)
-    with pytest.raises(KeyBusy) as busy:
-        two.add(message(), email(), key=KEY)
-    assert (busy.value.status, busy.value.retry_after) == (409, 1)
-    commit.set()
-    first.join()
-    with pytest.raises(KeyTaken):
-        two.add(message(), email(), key=KEY)
-    assert sum(two.waiting().values()) == 1
-
-
-def prepared():
-    return Prepared([Entry(0, message(), email())])
-
-
-def test_first_rows_are_written_by_several_at_once(fresh):
-    stores = [fresh() for _ in range(4)]
-    for one in stores:
-        one.waiting()           # it is connected
-    assert set(at_once(*[lambda one=one: one.check_writable(NOW)
-                         for one in stores])) == {None}
-    assert set(at_once(*[lambda one=one: one.beat('worker', NOW)
-                         for one in stores])) == {None}
-    row = HealthRow('account', 1, {})
-    told = at_once(*[lambda one=one: one.put_health(row, NOW)
-                     for one in stores])
-    assert sorted(told) == [False, False, False, True]
-    told = at_once(*[lambda one=one: one.add(message(), email(), rate=2)
-                     for one in stores])
-    assert told.count(None) == 2
-    assert sum(isinstance(one, TooManyRequests) for one in told) == 2
-
-
-def test_a_deadlock_is_tried_again(store):
-    """Two take two rows in either order."""
-    one, two = add(store), add(store)
-    gate, tries = threading.Barrier(2), []
-
-    def both(first, second):
-        def work(connection):
-            tries.append(1)
-            hold(connection, first)
-            if len(tries) <= 2:
-                gate.wait(20)
-            hold(connection, second)
-            return 'done'
-        return lambda: store._database.write(work)
-
-    assert at_once(both(one.id, two.id), both(two.id, one.id)) == [
-        'done', 'done']
-    assert 3 <= len(tries) <= 5
-
-
-def hold(connection, id):
-    connection.exec_driver_sql(
-        'SELECT 1 FROM messages WHERE id = %s FOR UPDATE', (id,))
-
-
-def test_what_is_locked_for_long_is_told(fresh):
-    one, two = fresh(), fresh()
-    there, claim = add_claimed(one)
-    held_by, leave = held_row(one, there.id)
-    with pytest.raises(StoreUnavailable, match='busy') as busy:
-        two.begin(claim, attempt(), NOW + 60)
-    assert busy.value.retry_after == 2
-    assert not two.claim_due('other', NOW + 99, NOW + 200)    # is not waited
-    leave.set()
-    held_by.join()
-    two.begin(claim, attempt(), NOW + 60)
-
-
-def held_row(store, id):
-    inside, leave = threading.Event(), threading.Event()
-
-    def work(connection):
-        hold(connection, id)
-        inside.set()
-        leave.wait(20)
-
-    thread = threading.Thread(target=store._database.write, args=(work,))
-    thread.start()
-    inside.wait(20)
-    return thread, leave
-
-
-def test_an_end_reads_what_it_waited_for(fresh):
-    """Evidence and a rescue come at once: the last knows of the first."""
-    for number in range(10):
-        one, two = fresh(), fresh()
-        there, claim = add_claimed(one)
-        begun = attempt()
-        one.begin(claim, begun, NOW + 60)
-        told = at_once(
-            lambda: one.end(ended(begun, 'accepted'), there.id),
-            lambda: two.end(ended(begun, 'uncertain'), there.id))
-        assert told[0] is True
-        found = two.message(POOL, there.id)
-        assert found.state is State.accepted
-        assert [one.outcome.kind for one in found.attempts] == ['accepted']
-
-
-def test_what_is_restarted_meanwhile_keeps_its_content(fresh):
-    """Retention has looked, and a person is faster, or the reverse."""
-    one, two = fresh(), fresh()
-    for number in range(10):
-        failed = held(one, state=State.failed)
-        told = at_once(
-            lambda: one.forget_bodies(NOW + 999, 5),
-            lambda: two.change(POOL, failed.id, [State.failed], State.queued,
-                               restart=True, next_attempt_at=NOW + 9999))
-        if isinstance(told[1], Exception):
-            assert 'content is not kept' in str(told[1])
-        else:
-            assert one.email(failed.id)
-
-
-def test_no_message_is_claimed_twice(fresh):
-    stores = [fresh() for _ in range(3)]
-    added = {add(stores[0]).id for _ in range(40)}
-
-    def take(store):
-        taken = []
-        while due := store.claim_due('worker', NOW, NOW + 60, limit=3):
-            taken += ids(due)
-        return taken
-
-    taken = [id for found in at_once(
-        *[lambda one=one: take(one) for one in stores]) for id in found]
-    assert len(taken) == 40 and set(taken) == added
-
-
 # -- a transaction -----------------------------------------------------------
 
 def test_a_read_sees_one_moment(fresh):
@@ -360,20 +170,37 @@ def test_an_error_that_is_passed_over_is_not_committed(store):
     assert rates(store) == 1
 
 
-def add_row(connection):
-    connection.exec_driver_sql("INSERT INTO rates VALUES ('x', 1, 1)")
-
-
-def rates(store):
-    return store._database.write(lambda connection: connection.exec_driver_sql(
-        'SELECT count(*) FROM rates').scalar())
-
-
 def test_a_bug_stays_loud(store):
     with pytest.raises(DBAPIError, match='syntax error'):
         store._database.write(
             lambda connection: connection.exec_driver_sql('SELEKT 1'))
     add(store)
+
+
+@pytest.mark.parametrize('state, told', [
+    ('53100', 'disk is full'), ('53200', 'no memory'), ('53400', 'resources'),
+    ('58030', 'disk has failed'), ('25006', 'read-only'),
+    ('57014', 'took too long'), ('55P03', 'locked'), ('57P01', 'stopping'),
+    ('XX001', 'damaged'), ('XX000', 'its log'), ('42P01', 'migrate'),
+    ('40001', 'busy')])
+def test_what_befalls_the_server_is_told(store, state, told):
+    with pytest.raises(StoreUnavailable, match=told) as refused:
+        store._database.write(raising(state))
+    assert refused.value.retry_after == 2
+    add(store)
+
+
+@pytest.mark.parametrize('state', ['22012', '23505', 'P0001', '42601'])
+def test_what_is_no_trouble_of_the_server_is_a_bug(store, state):
+    with pytest.raises(DBAPIError):
+        store._database.write(raising(state))
+    add(store)
+
+
+def raising(state):
+    return lambda connection: connection.exec_driver_sql(
+        f"DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{state}'; "
+        'END $$')
 
 
 def test_the_time_is_the_server_s(fresh, postgres_server):
@@ -384,88 +211,6 @@ def test_the_time_is_the_server_s(fresh, postgres_server):
         'FROM messages', store._database._parameters['dbname'])
     assert 25 < until - server <= 30
     assert not store.claim_due('other', NOW + YEAR, NOW + YEAR + 30)
-
-
-# -- connections -------------------------------------------------------------
-
-def test_a_process_takes_few_connections(fresh, postgres_server, name):
-    store = fresh(connections=2)
-    told = at_once(*[lambda: add(store)] * 12)
-    assert not [one for one in told if isinstance(one, Exception)]
-    assert postgres_server.run(
-        'SELECT count(*) FROM pg_stat_activity '
-        f"WHERE datname = '{name}' AND application_name = 'stampman'"
-    ) == [(2,)]
-
-
-def test_who_finds_none_free_is_told(fresh):
-    store = fresh(connections=1, patience=0.05)
-    there = add(store)
-    thread, leave = held_row(store, there.id)
-    with pytest.raises(StoreUnavailable, match='too many wait') as busy:
-        store.waiting()
-    assert busy.value.retry_after == 2
-    leave.set()
-    thread.join()
-    assert sum(store.waiting().values()) == 1
-
-
-def test_who_waits_longest_is_next():
-    pool, order = Pool(1, 20), []
-    _, age = pool.take()
-
-    def wait(number):
-        _, age = pool.take()
-        order.append(number)
-        pool.give_back(None, age)
-
-    threads = []
-    for number in range(5):
-        threads.append(threading.Thread(target=wait, args=(number,)))
-        threads[-1].start()
-        while len(pool._waiting) <= number:
-            pass
-    pool.give_back(None, age)
-    for thread in threads:
-        thread.join()
-    assert order == [0, 1, 2, 3, 4]
-
-
-def test_connections_that_were_cut_are_replaced_unseen(
-        store, postgres_server, name):
-    for _ in range(3):
-        add(store)
-        postgres_server.disconnect(name)
-    assert sum(store.waiting().values()) == 3
-
-
-def test_one_that_is_cut_in_mid_transaction_is_told(
-        store, postgres_server, name):
-    def work(connection):
-        add_row(connection)
-        postgres_server.disconnect(name)
-        add_row(connection)
-
-    with pytest.raises(StoreUnavailable, match='stopping|lost'):
-        store._database.write(work)
-    assert rates(store) == 0
-
-
-def test_a_child_opens_its_own_connections(store):
-    first = add(store)
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            add(store, created_at=NOW + 1)
-            code = 0
-        finally:
-            os._exit(code)
-    assert os.waitpid(child, 0)[1] == 0
-    add(store, created_at=NOW + 2)
-    page, _ = store.page(POOL)
-    assert [one.created_at for one in page] == [NOW + 2, NOW + 1, NOW]
-    assert page[-1].id == first.id
 
 
 def test_a_standby_is_read_and_not_written(postgres_server, fresh, name):

@@ -1,5 +1,6 @@
 """What a PostgreSQL server may do to a store: nothing is lost or doubled."""
 
+import secrets
 import threading
 import time
 
@@ -10,6 +11,7 @@ from stampman.helpers.delivery import State
 from stampman.helpers.exceptions import (
     LeaseLost, NotFound, StoreUnavailable)
 from stampman.store import open_store
+from stampman.store.base import Filter
 from stampman.store.sql import SqlStore
 
 from backends import NOW, POOL, add, attempt, email, ended, ids, message
@@ -191,24 +193,19 @@ def test_when_all_its_connections_are_used_up_it_is_told(
 def test_a_disk_that_is_full_takes_nothing_and_loses_nothing(
         store, own_postgres):
     """The server meets a limit to the size of its files, as of a disk."""
-    import resource
-
-    import psutil
-    add(store)
-    store.close()
-    pid = own_postgres.process.pid
-    limits = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
-    with pytest.raises(StoreUnavailable, match='full|files|grow'):
-        for _ in range(400):
-            store.add(message(), email(content='x' * 9000 + str(
-                time.monotonic()) * 9000))
-    assert sum(store.waiting().values()) >= 1       # reading goes on
-    for one in (pid, *(child.pid for child in
-                       psutil.Process(pid).children())):
-        resource.prlimit(one, resource.RLIMIT_FSIZE, limits)
-    store.close()
-    until_it_works(lambda: add(store))
+    own_postgres.blocks = 10_000        # more than its log's files have
+    own_postgres.restart()
+    added = []
+    with pytest.raises(StoreUnavailable, match='of its own') as full:
+        for _ in range(200):
+            added.append(message())
+            store.add(added[-1], email(content=secrets.token_hex(50_000)))
+    assert full.value.retry_after == 2
+    page, _ = store.page(POOL, limit=500)       # reading goes on
+    assert {one.id for one in page} == {one.id for one in added[:-1]}
+    own_postgres.blocks = 'unlimited'
+    own_postgres.restart()
+    store.add(added[-1], email())
 
 
 # -- under load --------------------------------------------------------------
@@ -292,15 +289,10 @@ def test_under_load_nothing_is_lost_or_doubled(
 def everything(store):
     found, after, more = {}, None, True
     while more:
-        page, more = store.page(POOL, limit=500, filter=filter_after(after))
+        page, more = store.page(POOL, limit=500, filter=Filter(after=after))
         for one in page:
             found[one.id] = store.message(POOL, one.id)
         after = page[-1].id if page else None
     with pytest.raises(NotFound):
         store.message(POOL, 'nobody')
     return found
-
-
-def filter_after(after):
-    from stampman.store.base import Filter
-    return Filter(after=after)

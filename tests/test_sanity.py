@@ -22,7 +22,8 @@ MAX_LINES = 400
 
 FIXED = (
     'README.md', 'config.json', 'config.schema.json', 'requirements.txt',
-    'Procfile', '.travis.yml', 'setup.py', 'Makefile', 'pyproject.toml',
+    'Procfile', 'app.json', '.travis.yml', 'setup.py', 'Makefile',
+    'pyproject.toml',
     '.python-version', '.env.example', 'LICENSE', 'CHANGELOG.md', '.ci/run',
     'stampman/main.py', 'stampman/api/__init__.py',
     'stampman/helpers/__init__.py', 'stampman/services/__init__.py',

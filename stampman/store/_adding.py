@@ -34,6 +34,9 @@ class Prepared:
         self.ids = {one.position: one.message.id for one in entries}
         self.messages = [rows.message_row(one.message, one.claim)
                          for one in entries]
+        # When their leases were told: the wall clock may jump meanwhile.
+        self.told_at = [one.attempt.started_at if one.attempt
+                        else one.message.created_at for one in entries]
         self.emails = [{'message_id': one.message.id,
                         'content': rows.content_of(one.email)}
                        for one in entries]
@@ -45,13 +48,12 @@ class Prepared:
         self.attempts = [rows.begun_row(one.attempt, one.message.id)
                          for one in entries if one.attempt]
 
-    def write(self, connection: Connection, lease_ahead: float) -> None:
-        """`lease_ahead`: seconds by which the store's clock is ahead of the
-        one that the claims' leases were told by."""
+    def write(self, connection: Connection, lease_time: float) -> None:
+        """`lease_time`: what the clock shows that leases are counted on."""
         messages = [
             row if row['lease_until'] is None else
-            {**row, 'lease_until': row['lease_until'] + lease_ahead}
-            for row in self.messages]
+            {**row, 'lease_until': row['lease_until'] - told_at + lease_time}
+            for row, told_at in zip(self.messages, self.told_at)]
         sql.ADD_MESSAGE.run_all(connection, messages)
         sql.ADD_EMAIL.run_all(connection, self.emails)
         sql.ADD_RECIPIENT.run_all(connection, self.recipients)

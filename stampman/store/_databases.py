@@ -52,8 +52,9 @@ def database_at(url: str, **options: Any) -> Database:
     if colon and scheme in POSTGRES:
         from stampman.store._postgres import PostgresDatabase
         return PostgresDatabase(url, **options)
+    kind = f'"{scheme}" is' if colon and scheme.isalnum() else 'this form is'
     raise ConfigError(errors=[(
-        'DATABASE_URL', f'"{scheme}" is not supported; use '
+        'DATABASE_URL', f'{kind} not supported; use '
                         'sqlite:////absolute/path.db or '
                         'postgres://user:password@host/database')])
 

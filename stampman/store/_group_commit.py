@@ -25,6 +25,10 @@ Work = Callable[[Connection], Result]
 Block = Callable[[], AbstractContextManager[Connection]]
 
 
+class Undone(Exception):
+    """The whole transaction is, not a part alone; the cause says why."""
+
+
 class _Call:
     """What one thread wants written, and what came of it."""
 
@@ -43,8 +47,9 @@ class _Call:
         self._news.release()
 
     def fail(self, error):
-        """Take an error of the whole group, unless it has one of its own."""
-        self.error = self.error or error
+        """Take the error of the whole group: what a member found, and failed
+        by, may have been another's that is undone now."""
+        self.error = error
 
 
 class GroupCommit:
@@ -91,6 +96,8 @@ class GroupCommit:
                 return
             with self._lock:
                 late = not call.leads and call in self._waiting
+                if late:
+                    self._waiting.remove(call)
             if late:
                 raise StoreUnavailable('the database is busy: too many wait '
                                        'for their turn to write',
@@ -138,6 +145,8 @@ class GroupCommit:
             try:
                 with self._part(connection):
                     call.result = call.work(connection)
+            except Undone as undone:
+                raise undone.__cause__
             except Exception as error:
                 call.error = error
 

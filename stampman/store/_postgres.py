@@ -58,7 +58,10 @@ _SESSION = f"""SELECT current_setting('server_version'),
                for name, value in _SETTINGS.items())}"""
 _TIME = 'SELECT extract(epoch FROM clock_timestamp())::float8'
 _WRITE = f'BEGIN ISOLATION LEVEL READ COMMITTED; {_TIME}'
-_READ = f'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_TIME}'
+# A plan for whatever state would read a pool's sent messages for the few that
+# wait: reads are planned anew.
+_READ = 'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; ' \
+    f'SET LOCAL plan_cache_mode = force_custom_plan; {_TIME}'
 _MIGRATE = 'BEGIN; SET LOCAL statement_timeout = 0; ' \
     'SET LOCAL lock_timeout = 0; ' \
     f'SELECT pg_advisory_xact_lock({_MIGRATION}); ' \
@@ -117,7 +120,7 @@ class PostgresDatabase:
         """As `write`, alone among all that migrate, for as long as it
         takes."""
         with _troubles(self._pool):
-            alone = _Held(self._engine)
+            alone = _Held(self._engine, self._pool.age)
             try:
                 alone.driver.silence = None
                 alone.begin(_MIGRATE)
@@ -151,39 +154,31 @@ class PostgresDatabase:
 
     @contextmanager
     def _block(self, begin):
-        held, age = self._pool.take()
+        idle, held = self._pool.take(), None
         try:
-            held = self._begun(held, begin)
+            held = self._begun(idle, begin)
             yield held.connection
             held.commit()
         except BaseException:
             held = held and held.undo()
             raise
         finally:
-            self._pool.give_back(held, age)
+            self._pool.give_back(held)
 
-    def _begun(self, held, begin):
+    def _begun(self, idle, begin):
         """Return the connection, or another, in a transaction.
 
         One that was idle may have died long ago, as after a restart: then
         nothing has happened yet, and all that were idle are as dead.
         """
-        if held is not None:
+        if idle is not None:
             try:
-                held.begin(begin)
-                return held
+                return idle.begin(begin)
             except psycopg.Error as error:
-                held.close()
                 if not is_lost(error):
                     raise
                 self._pool.close()
-        held = _Held(self._engine)
-        try:
-            held.begin(begin)
-        except BaseException:
-            held.close()
-            raise
-        return held
+        return _Held(self._engine, self._pool.age).begin(begin)
 
     def _connect(self):
         connection = _Connection.connect(
@@ -256,16 +251,25 @@ class _Held:
     """A connection with its transactions begun and ended by hand: to have
     SQLAlchemy count them costs as much as they do."""
 
-    def __init__(self, engine):
+    def __init__(self, engine, age):
+        self.age = age          # of the pool, as it was made
         self.connection = engine.connect()
         self.driver: Any = self.connection.connection.driver_connection
 
     def begin(self, statements):
-        """The last of the statements tells the server's time."""
-        cursor = self.driver.execute(statements)
-        while cursor.nextset():
-            pass
-        self.connection.info[SERVER_TIME], = cursor.fetchone()
+        """Return this, in a transaction, or close it.
+
+        The last of the statements tells the server's time.
+        """
+        try:
+            cursor = self.driver.execute(statements)
+            while cursor.nextset():
+                pass
+            self.connection.info[SERVER_TIME], = cursor.fetchone()
+        except BaseException:
+            self.close()
+            raise
+        return self
 
     def commit(self):
         ended = self.driver.execute('COMMIT').statusmessage
@@ -284,9 +288,10 @@ class _Held:
         self.close()
 
     def close(self):
-        """Close it, whatever state it is in."""
-        self.connection.invalidate()
-        self.connection.close()
+        """Close it, whatever state it is in, also if it is closed."""
+        if not self.connection.closed:
+            self.connection.invalidate()
+            self.connection.close()
 
 
 @contextmanager

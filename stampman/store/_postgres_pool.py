@@ -5,12 +5,11 @@ a fork: two would speak at once in one conversation. So all are closed before
 a fork, and opened after it.
 """
 
+import os
 import threading
 import weakref
 from collections import deque
 from typing import Any
-
-import os
 
 from stampman.helpers.exceptions import StoreUnavailable
 from stampman.store.base import RETRY_AFTER
@@ -32,35 +31,36 @@ class Pool:
         self._idle: list[Any] = []
         self._waiting: deque[threading.Lock] = deque()
         self._inside = 0
-        self._age = 0           # of connections: those of an older one go
+        self.age = 0            # connections of another one are given up
         self._forking = False
 
-    def take(self) -> tuple[Any, int]:
-        """Return an idle connection, or None where the caller may open one;
-        and the age to give it back with.
+    def take(self) -> Any:
+        """Return an idle connection, or None where the caller may open one,
+        which is then of this pool's `age`.
 
         Raises StoreUnavailable where all stay in use.
         """
         with self._lock:
             if self._is_free():
-                return self._enter()
+                self._inside += 1
+                return self._next()
             turn = threading.Lock()
             turn.acquire()
             self._waiting.append(turn)
         in_time = turn.acquire(timeout=self._patience)
         with self._lock:
             if in_time or turn not in self._waiting:
-                return self._idle.pop() if self._idle else None, self._age
+                return self._next()
             self._waiting.remove(turn)
         raise StoreUnavailable(
             'the database is busy: too many wait for a connection',
             retry_after=RETRY_AFTER)
 
-    def give_back(self, connection: Any, age: int) -> None:
+    def give_back(self, connection: Any) -> None:
         """Give back a connection that is as good as new, or None."""
         with self._lock:
             self._inside -= 1
-            if connection is not None and age == self._age:
+            if connection is not None and connection.age == self.age:
                 self._idle.append(connection)
                 connection = None
             self._let_in()
@@ -72,7 +72,7 @@ class Pool:
         """Close what is idle now, and the others when they come back."""
         with self._lock:
             closed, self._idle = self._idle, []
-            self._age += 1
+            self.age += 1
         for one in closed:
             one.close()
 
@@ -80,9 +80,8 @@ class Pool:
         return self._inside < self._most and not self._forking \
             and not self._waiting
 
-    def _enter(self):
-        self._inside += 1
-        return self._idle.pop() if self._idle else None, self._age
+    def _next(self):
+        return self._idle.pop() if self._idle else None
 
     def _let_in(self):
         """Whoever is let in is inside from now on."""

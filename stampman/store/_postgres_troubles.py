@@ -6,7 +6,6 @@ from sqlalchemy import exc
 # By the SQLSTATE, or the start of it; the longer one is looked up first.
 _TROUBLES = {
     '08': 'the connection to the database is lost',
-    '22021': '',        # a character that no text may have: a bug
     '25006': 'the database is read-only: a standby, or one that is over '
              'the limits of its plan',
     '25P03': 'a transaction waited too long for this process',
@@ -30,6 +29,7 @@ _TROUBLES = {
     '57P': 'the database server is stopping or starting',
     '58': 'the database cannot read or write its files: its disk has failed '
           'or is full',
+    'XX000': 'the database server has an error of its own: its log says more',
     'XX001': 'the database is damaged: restore a backup',
     'XX002': 'the database is damaged: restore a backup or rebuild its '
              'indexes'}

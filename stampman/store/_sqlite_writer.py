@@ -4,6 +4,7 @@ from contextlib import contextmanager, suppress
 
 from sqlalchemy import Engine
 
+from stampman.store._group_commit import Undone
 from stampman.store._sqlite_troubles import driver, primary_code
 
 
@@ -25,8 +26,8 @@ class Writer:
         if self._connection is None:
             self._connection = self._engine.connect()
             self._driver = self._connection.connection.driver_connection
-        self._begin()
         try:
+            self._begin()
             yield self._connection
             self._driver.commit()
         except BaseException:
@@ -34,6 +35,7 @@ class Writer:
             raise
 
     def _undo(self):
+        self._connection.info.clear()   # what it remembers may be undone
         with suppress(driver.Error):    # some errors undo it by themselves
             self._driver.rollback()
         if self._driver.in_transaction:
@@ -45,11 +47,17 @@ class Writer:
         self._driver.execute('SAVEPOINT part')
         try:
             yield
-        except BaseException:
-            self._driver.execute('ROLLBACK TO part')
+        except BaseException as error:
+            try:
+                self._driver.execute('ROLLBACK TO part')
+                self._driver.execute('RELEASE part')
+            except driver.Error:    # SQLite has undone the whole transaction
+                raise Undone from error
             raise
-        finally:
+        try:
             self._driver.execute('RELEASE part')
+        except driver.Error as error:
+            raise Undone from error
 
     def _begin(self):
         for left in reversed(range(self._tries)):

@@ -7,8 +7,8 @@ that the end of a commit may stay unknown.
 
 Times are seconds since the epoch, UTC; the caller brings them. A lease is
 told as a time too, and counted from the caller's `now` (of an attempt that
-begins: its `started_at`, of a new message: its `created_at`) on a clock of
-the store's own, which no jump of a wall clock moves.
+begins: its `started_at`, of a new message without one: its `created_at`) on a
+clock of the store's own, which no jump of a machine's wall clock moves.
 """
 
 from abc import ABC, abstractmethod

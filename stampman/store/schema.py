@@ -7,7 +7,8 @@ order of ids is the order of time. What lists and claims read is in
 
 from sqlalchemy import (
     Boolean, CheckConstraint, Column, Double, ForeignKey, Index, Integer,
-    LargeBinary, MetaData, Table, Text, text)
+    LargeBinary, MetaData, Table, text)
+from sqlalchemy import Text as AnyText
 
 # The revision in migrations/versions that makes these tables.
 HEAD = '0003'
@@ -19,6 +20,10 @@ metadata = MetaData(naming_convention={
 
 # Rows are small, and found by their key: SQLite keeps them in its B-tree.
 _SMALL = {'sqlite_with_rowid': False}
+
+# Compared by bytes, as SQLite does: a server's collations change with its
+# system, and with them the order that an index was made in.
+Text = AnyText().with_variant(AnyText(collation='C'), 'postgresql')
 
 # Two invariants that claims rest on: only what waits is due, and exactly
 # what is being sent has a lease.

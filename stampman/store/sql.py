@@ -106,7 +106,7 @@ class SqlStore(SharedTables):
                             self._clock.surely(connection, now), now)
         if rate is not None:
             adding.count(connection, pool, now, rate, len(prepared.ids))
-        prepared.write(connection, self._clock.time(connection, now) - now)
+        prepared.write(connection, self._clock.time(connection, now))
 
     def known(self, pool, key, now):
         with self._database.read() as connection:

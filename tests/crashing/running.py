@@ -58,15 +58,16 @@ class Site:
     """A folder with a config and a store, and the simulator behind it.
 
     `first` is where the first service, a SendGrid, is spoken to: at the
-    simulator itself, or at what stands before it.
+    simulator itself, or at what stands before it. `url` is that of the
+    store, if it is no file of this folder.
     """
 
     def __init__(self, folder: Path, simulator, first: str | None = None,
-                 call: float = CALL):
+                 call: float = CALL, url: str | None = None):
         self.folder = folder
         self.simulator = simulator
         self.path = folder / 'data' / 'stampman.db'
-        self.url = f'sqlite:///{self.path}'
+        self.url = url or f'sqlite:///{self.path}'
         found = simulator.services()
         services = {name: {**found[name], 'timeout': call}
                     for name in ('sendgrid', 'mailgun')}
@@ -77,12 +78,16 @@ class Site:
                        'on_uncertain': policy, 'services': services}
                       for policy, domain in POOLS.items()],
             'admins': [{'name': 'ops', 'api_key': ADMIN_KEY}]}))
+        if url is None:
+            self._make_file()
+        self.store = open_store(self.url)
+        self.told = []
+
+    def _make_file(self):
         with _one_at_a_time:    # alembic has but one context in a process
             fresh = _migrated()
         self.path.parent.mkdir()
         self.path.write_bytes(fresh)
-        self.store = open_store(self.url)
-        self.told = []
 
     def __enter__(self) -> 'Site':
         return self

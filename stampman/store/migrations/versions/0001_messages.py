@@ -6,6 +6,9 @@ from alembic import op
 revision = '0001'
 down_revision = None
 
+# Compared by bytes, whatever the database's collation.
+TEXT = sa.Text().with_variant(sa.Text(collation='C'), 'postgresql')
+
 UNSETTLED = "state IN ('deferred', 'queued', 'sending', 'uncertain')"
 
 
@@ -23,7 +26,7 @@ def _table(name, *columns, key, small=True):
 
 
 def _text(name, nullable=False):
-    return sa.Column(name, sa.Text, nullable=nullable)
+    return sa.Column(name, TEXT, nullable=nullable)
 
 
 def _time(name, nullable=False):
