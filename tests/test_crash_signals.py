@@ -46,7 +46,8 @@ def freeze(folder, where, kind, policy):
             until(site.store.last_beat, lambda: frozen.log)
             time.sleep(0.3)
             if where == 'before the call':
-                frozen.strike('after begin 1 SIGSTOP process')
+                begins = 'add_all' if kind == 'web' else 'begin'
+                frozen.strike(f'after {begins} 1 SIGSTOP process')
             else:
                 # It waits for the answer by then.
                 wire.strike('taken', lambda: (
