@@ -85,7 +85,10 @@ def test_chaos_of_processes_and_server_loses_nothing(
         with capsys.disabled():
             print('\n' + ', '.join(
                 f'{name} {count}' for name, count in figures.items()))
-        site.judge()
+        # A commit whose answer is lost with the server may have happened, and
+        # a 503 does not know it: docs/guarantees.md names it, under what is
+        # not promised.
+        site.judge(but='I1')
     assert figures['restarts'] > 3 and figures['acknowledged'] > 50
 
 
