@@ -27,8 +27,10 @@ class Leases:
         now = self._scheduler.time
         if name == 'add_all':
             self._until |= {
-                one.message.id: now + one.claim.lease_until
-                - one.message.created_at for one in args[0] if one.claim}
+                one.message.id: now + one.claim.lease_until - (
+                    one.attempt.started_at if one.attempt
+                    else one.message.created_at)
+                for one in args[0] if one.claim}
         elif name == 'begin':
             claim, attempt, lease_until = args[:3]
             self._until[claim.message_id] = (

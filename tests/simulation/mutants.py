@@ -76,10 +76,10 @@ PROTOCOL = (
         deadline = self._clock.monotonic() + seconds + 600
 ''', 400),
     _mutant('a lease shorter than the call', _DISPATCH, '''\
-            self.claim, attempt, now + seconds + self._timing.recording
+            attempt, now + seconds + self._timing.recording
             + self._timing.grace, again)
 ''', '''\
-            self.claim, attempt, now + seconds / 4, again)
+            attempt, now + seconds / 4, again)
 ''', 400),
     _mutant('leases on the wall clock', 'store/_lease_clock.py', '''\
         self._clock = clock if clock and clock.boot else None
@@ -118,14 +118,14 @@ UNCERTAIN = (
         return End(State.uncertain, must_hold(message)
 '''),
     _mutant('accepted does not win late', _STATEMENTS, '''\
-ACCEPTED = update(messages).where(_ID).values(
+ACCEPTED = Hot(update(messages).where(_ID).values(
 ''', '''\
-ACCEPTED = update(messages).where(
+ACCEPTED = Hot(update(messages).where(
     _ID, _M.state == State.sending.value).values(
 '''),
     _mutant('what is known is overwritten by a time-out', _SQL, '''\
-            if _is_known_better(row.kind, outcome.kind):
-                return False
+        if _is_known_better(row.kind, attempt.outcome.kind):
+            return False
 ''', ''),
     _mutant('a late end brings nothing back', _STATEMENTS, '''\
 RECONSIDER = update(messages).where(
@@ -135,15 +135,15 @@ RECONSIDER = update(messages).where(
     _ID, _M.state == State.cancelled.value).values(
 '''),
     _mutant('possible_duplicate is not marked', _SQL, '''\
-                'twice': possible_duplicate})
+            'twice': possible_duplicate})
 ''', '''\
-                'twice': False})
+            'twice': False})
 ''', 400),
     Mutant('any answer to a replay is believed', (
-        Change(_SQL, '''\
-            if outcome.kind is Kind.accepted and (attempt.replays or row.kind):
+        Change('store/_following.py', '''\
+    if outcome.kind is Kind.accepted and (attempt.replays or before):
 ''', '''\
-            if outcome.kind is not Kind.uncertain and attempt.replays:
+    if outcome.kind is not Kind.uncertain and attempt.replays:
 '''),
         Change(_DISPATCH, '''\
     if not ended.replays or ended.outcome.kind is not Kind.accepted:
@@ -207,11 +207,11 @@ CRASHED = update(messages).where(_ID).values(crashes=_M.crashes + 0)
         if outcome.kind is Kind.unsupported \\
 '''),
     _mutant('idempotency is ignored', _SQL, '''\
-                if key is not None:
-                    adding.remember(
+        if key is not None:
+            adding.remember(connection, pool, key, prepared.ids,
 ''', '''\
-                if key is not None and not key.digest:
-                    adding.remember(
+        if key is not None and not key.digest:
+            adding.remember(connection, pool, key, prepared.ids,
 '''),
     _mutant('a key with another body is answered as the first',
             'store/_adding.py', '''\
