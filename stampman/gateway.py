@@ -188,7 +188,7 @@ class Gateway:
             return begun
         try:
             return Taken(self._deliver(
-                begun.claim, begun.message, submission.email, pool, until,
+                begun.claim, begun.message, lambda: begun.email, pool, until,
                 begun))
         except KeyTaken:        # by a twin, between our look and our commit
             return self._intake.twin(pool.config, now, key)

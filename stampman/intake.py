@@ -11,7 +11,7 @@ from stampman.helpers.delivery import (
 from stampman.helpers.exceptions import (
     Forbidden, InvalidFields, KeyTaken, NotFound, RequestError,
     StoreUnavailable)
-from stampman.helpers.mail import Submission
+from stampman.helpers.mail import Email, Submission
 
 LONGEST_LIFE = 30 * DAY     # seconds that a message may ask to be tried
 FARTHEST = 30 * DAY         # seconds ahead for which one may be scheduled
@@ -44,9 +44,10 @@ class Acceptance:
     """Stores a claimed message when its first attempt begins: both are one
     commit. `is_done` says whether it is stored."""
 
-    def __init__(self, message: Message, claim: Claim,
+    def __init__(self, message: Message, email: Email, claim: Claim,
                  add: Callable[[Claim, Attempt | None], None]):
         self.message = message
+        self.email = email
         self.claim = claim
         self.is_done = False
         self._add = add
@@ -89,11 +90,12 @@ class Intake(NamedTuple):
         if earlier := self.stored(pool, now, key):
             return earlier
         message = self._message(pool, submission, now, State.sending)
+        email = submission.email()
         return Acceptance(
-            message, Claim(message.id, self.owner, 1,
-                           now + self.timing.lease),
+            message, email, Claim(message.id, self.owner, 1,
+                                  now + self.timing.lease),
             lambda claim, attempt: self._add(pool, [self.entry(
-                0, message, submission.email(), claim, attempt)], key))
+                0, message, email, claim, attempt)], key))
 
     def stored(self, pool: PoolConfig, now: float,
                key: IdempotencyKey | None) -> Taken | None:

@@ -99,6 +99,17 @@ def own_postgres(postgres_installation):
 
 
 @pytest.fixture
+def url(own_postgres):
+    """The URL of a migrated database in it."""
+    from stampman.store import open_store
+    made = own_postgres.url(own_postgres.new_database())
+    store = open_store(made)
+    store.migrate()
+    store.close()
+    return made
+
+
+@pytest.fixture
 def write_config(tmp_path):
     """Return a function that writes a config file and returns its path.
 

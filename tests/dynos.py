@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from gateway_server import PATIENCE, ROOT, SECRET_KEY, GatewayServer
+from processes import wait_until
 
 PROCFILE = dict(re.findall(r'^(\w+): (.+)$', (
     ROOT / 'Procfile').read_text(), re.MULTILINE))
@@ -69,17 +70,7 @@ class Dyno(GatewayServer):
         return self._path.read_text()
 
     def until(self, true, patience=PATIENCE) -> None:
-        """Wait until `true()`; refused connections count as not yet."""
-        give_up_at = time.monotonic() + patience
-        while time.monotonic() < give_up_at:
-            try:
-                if true():
-                    return
-            except OSError:
-                pass
-            assert self.process.poll() is None, self.log
-            time.sleep(0.02)
-        raise AssertionError(f'waited in vain; the log:\n{self.log[-3000:]}')
+        wait_until(true, self, patience)
 
     def until_it_says(self, words: str) -> None:
         self.until(lambda: words in self.log)

@@ -35,6 +35,21 @@ ENVIRON = {
     'STAMPMAN_SECRET_KEY': 'signs-the-sessions-of-these-tests'}
 
 
+def wait_until(true, server, patience=PATIENCE):
+    """Wait until `true()`, while the server's process lives; refused
+    connections count as not yet."""
+    give_up_at = time.monotonic() + patience
+    while time.monotonic() < give_up_at:
+        try:
+            if true():
+                return
+        except OSError:
+            pass
+        assert server.process.poll() is None, server.log
+        time.sleep(0.02)
+    raise AssertionError(f'waited in vain; the log:\n{server.log[-3000:]}')
+
+
 class Server(GatewayServer):
     """A running Stampman; `with` ends it, whatever has become of it."""
 
@@ -82,17 +97,7 @@ class Server(GatewayServer):
         self.process.wait()
 
     def until(self, true, patience=PATIENCE):
-        """Wait until `true()`; refused connections count as not yet."""
-        give_up_at = time.monotonic() + patience
-        while time.monotonic() < give_up_at:
-            try:
-                if true():
-                    return
-            except OSError:
-                pass
-            assert self.process.poll() is None, self.log
-            time.sleep(0.02)
-        raise AssertionError(f'waited in vain; the log:\n{self.log[-3000:]}')
+        wait_until(true, self, patience)
 
     def send_meanwhile(self, email):
         """Send in a thread; return it, and the list the reply comes to."""

@@ -1,18 +1,11 @@
 """Two web processes and two workers on one PostgreSQL, killed, or robbed of
 their server, in mid-send; the oracle of the crash tests judges."""
 
-import os
-import random
-import time
-
 import pytest
 
-from stampman.helpers.delivery import Clock
 from stampman.simulator import Simulator
-from stampman.store import open_store
 
-from crashing.chaos import FAULTS, PROGRAMS, TIMING, Chaos, recover
-from crashing.program import replace_text, wall_clock
+from crashing.chaos import Chaos, run_chaos
 from crashing.running import PATIENCE, POOLS, Program, Site, until
 
 pytestmark = pytest.mark.long
@@ -43,52 +36,18 @@ class Robbed(Chaos):
         self.server.kill()
         self.server.start()
 
-
-@pytest.fixture
-def url(own_postgres):
-    made = own_postgres.url(own_postgres.new_database())
-    store = open_store(made)
-    store.migrate()
-    store.close()
-    return made
+    def figures(self):
+        return {**super().figures(), 'restarts': self.restarts}
 
 
 def test_chaos_of_processes_and_server_loses_nothing(
         tmp_path, capsys, own_postgres, url):
-    seed = int(os.environ.get('CRASHING_SEED') or random.randrange(10 ** 6))
-    wrong = tmp_path / 'clock'
-    replace_text(wrong, '0')
-    clock = Clock(lambda: wall_clock(wrong), time.monotonic)
-    with Simulator(clock=clock, seed=seed, faults=FAULTS) as simulator, \
-            Site(tmp_path, simulator, url=url) as site:
-        programs = [
-            Program(site, kind, name, timing=TIMING, clock=str(wrong),
-                    worker='off')
-            for name, kind in PROGRAMS.items()]
-        try:
-            for program in programs:
-                program.start()
-            chaos = Robbed(own_postgres, site, programs, seed, wrong)
-            chaos.run(30.0)
-            recover(site, programs, wrong)
-            for number, pool in enumerate(POOLS.values()):
-                programs[0].send(pool, f'Canary {number}', canary=True)
-            recover(site, programs, wrong)
-            for program in programs:
-                assert program.stop() == 0, program.log[-2000:]
-        finally:
-            for program in programs:
-                program.end()
-        figures = {'seed': seed, 'kills': chaos.kills,
-                   'restarts': chaos.restarts,
-                   **site.history().figures()}
-        with capsys.disabled():
-            print('\n' + ', '.join(
-                f'{name} {count}' for name, count in figures.items()))
-        # A commit whose answer is lost with the server may have happened, and
-        # a 503 does not know it: docs/guarantees.md names it, under what is
-        # not promised.
-        site.judge(but='I1')
+    # A commit whose answer is lost with the server may have happened, and a
+    # 503 does not know it: docs/guarantees.md names it, under what is not
+    # promised.
+    figures = run_chaos(
+        tmp_path, capsys, lambda *about: Robbed(own_postgres, *about),
+        url=url, but='I1')
     assert figures['restarts'] > 3 and figures['acknowledged'] > 50
 
 

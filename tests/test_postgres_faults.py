@@ -23,15 +23,6 @@ PATIENCE = 60.0     # seconds; by then a test has failed
 
 
 @pytest.fixture
-def url(own_postgres):
-    made = own_postgres.url(own_postgres.new_database())
-    store = open_store(made)
-    store.migrate()
-    store.close()
-    return made
-
-
-@pytest.fixture
 def store(url):
     opened = SqlStore.at(url)
     yield opened

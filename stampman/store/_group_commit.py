@@ -11,17 +11,16 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import Connection
 
 from stampman.helpers.exceptions import StoreUnavailable
+from stampman.store._databases import Result, Work
 from stampman.store.base import RETRY_AFTER
 
 MOST = 64       # calls in a transaction: others may want to write, too
 
-Result = TypeVar('Result')
-Work = Callable[[Connection], Result]
 Block = Callable[[], AbstractContextManager[Connection]]
 
 

@@ -10,9 +10,8 @@ nobody acknowledges, and this side a server that is alive and does not answer.
 """
 
 import logging
-from collections.abc import Callable
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.adapt import Dumper
@@ -20,6 +19,7 @@ from sqlalchemy import Connection, create_engine, exc
 from sqlalchemy.pool import NullPool
 
 from stampman.helpers.exceptions import StoreUnavailable
+from stampman.store._databases import Result, Work
 from stampman.store._lease_clock import SERVER_TIME, ServerClock
 from stampman.store._postgres_pool import Pool
 from stampman.store._postgres_troubles import (
@@ -70,8 +70,6 @@ _MIGRATE = 'BEGIN; SET LOCAL statement_timeout = 0; ' \
 # Statements of the shortest way raise the driver's own.
 _ERRORS = exc.DBAPIError, psycopg.Error
 
-Result = TypeVar('Result')
-
 
 class PostgresDatabase:
     """One database of a server; connects when it is first used.
@@ -97,7 +95,7 @@ class PostgresDatabase:
             poolclass=NullPool, use_native_hstore=False)
         self._is_told = False
 
-    def write(self, work: Callable[[Connection], Result]) -> Result:
+    def write(self, work: Work) -> Result:
         """Return what `work(connection)` returns; what it wrote is durable
         then. It is run anew where others were in its way."""
         with _troubles(self._pool):
@@ -116,7 +114,7 @@ class PostgresDatabase:
         with _troubles(self._pool), self._block(_READ) as connection:
             yield connection
 
-    def migrate(self, work: Callable[[Connection], Result]) -> Result:
+    def migrate(self, work: Work) -> Result:
         """As `write`, alone among all that migrate, for as long as it
         takes."""
         with _troubles(self._pool):

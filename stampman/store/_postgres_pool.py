@@ -5,13 +5,12 @@ a fork: two would speak at once in one conversation. So all are closed before
 a fork, and opened after it.
 """
 
-import os
 import threading
-import weakref
 from collections import deque
 from typing import Any
 
 from stampman.helpers.exceptions import StoreUnavailable
+from stampman.store import _forks
 from stampman.store.base import RETRY_AFTER
 
 
@@ -23,7 +22,7 @@ class Pool:
         self._most = most
         self._patience = patience
         self._start()
-        _pools.add(self)
+        _forks.tell(self)
 
     def _start(self):
         self._lock = threading.Lock()
@@ -109,15 +108,3 @@ class Pool:
         is neither used nor closed: the parent speaks over it."""
         self._inherited = self._idle
         self._start()
-
-
-_pools = weakref.WeakSet()
-
-
-def _each(method):
-    return lambda: [getattr(one, method)() for one in list(_pools)]
-
-
-os.register_at_fork(
-    before=_each('before_fork'), after_in_parent=_each('after_fork'),
-    after_in_child=_each('in_child'))

@@ -13,7 +13,6 @@ import fcntl
 import logging
 import os
 import threading
-import weakref
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +22,9 @@ from sqlalchemy import Connection, Engine, create_engine, exc
 from sqlalchemy.pool import QueuePool
 
 from stampman.helpers.exceptions import StoreUnavailable
-from stampman.store._group_commit import GroupCommit, Result, Work
+from stampman.store import _forks
+from stampman.store._databases import Result, Work
+from stampman.store._group_commit import GroupCommit
 from stampman.store._lease_clock import LeaseClock
 from stampman.store._sqlite_troubles import (
     OPEN_ANEW, RESTORE, driver, is_full, primary_code, told)
@@ -91,7 +92,7 @@ class SqliteDatabase:
         self._gate = threading.Condition()
         self._inside = 0            # blocks that are open now
         self._forking = False
-        _databases.add(self)
+        _forks.tell(self)
 
     def write(self, work: Work) -> Result:
         """Return what `work(connection)` returns, run in a transaction of
@@ -347,15 +348,3 @@ def _alone(directory):
             f'the directory of the database file cannot be used '
             f'({error.strerror}): it must exist, and this process must be '
             'able to write to it; or correct DATABASE_URL') from error
-
-
-_databases = weakref.WeakSet()
-
-
-def _each(method):
-    return lambda: [getattr(one, method)() for one in list(_databases)]
-
-
-os.register_at_fork(
-    before=_each('before_fork'), after_in_parent=_each('after_fork'),
-    after_in_child=_each('in_child'))

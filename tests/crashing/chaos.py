@@ -10,9 +10,13 @@ import threading
 import time
 from contextlib import suppress
 
-from crashing.program import replace_text
-from crashing.running import POOLS, until
+from stampman.helpers.delivery import Clock
+from stampman.simulator import Simulator
 
+from crashing.program import replace_text, wall_clock
+from crashing.running import POOLS, Program, Site, until
+
+HALF_A_MINUTE = 30.0    # seconds
 CLIENTS = 8
 TRIES = 4               # of one email, under one key
 PATIENCE = 90.0         # seconds until all must be quiet again
@@ -99,6 +103,9 @@ class Chaos:
         while not self.over.wait(1.0):
             turn_on(self.wrong)
 
+    def figures(self) -> dict[str, int]:
+        return {'kills': self.kills, 'freezes': self.freezes}
+
 
 def turn_on(wrong):
     replace_text(wrong, str(float(wrong.read_text()) + AHEAD))
@@ -120,3 +127,40 @@ def recover(site, programs, wrong):
     until(quiet, lambda: programs[-1].log, patience=PATIENCE)
     for program in programs:
         program.wait_ready()
+
+
+def run_chaos(folder, capsys, make=Chaos, url=None, but='nothing'):
+    """Run half a minute of the chaos that `make` makes, in a site with a
+    store at `url`; print the figures, have the oracle judge all `but` one
+    invariant, and return them."""
+    seed = int(os.environ.get('CRASHING_SEED') or random.randrange(10 ** 6))
+    wrong = folder / 'clock'
+    replace_text(wrong, '0')
+    clock = Clock(lambda: wall_clock(wrong), time.monotonic)
+    with Simulator(clock=clock, seed=seed, faults=FAULTS) as simulator, \
+            Site(folder, simulator, url=url) as site:
+        programs = [
+            Program(site, kind, name, timing=TIMING, clock=str(wrong),
+                    worker='off')
+            for name, kind in PROGRAMS.items()]
+        try:
+            for program in programs:
+                program.start()
+            chaos = make(site, programs, seed, wrong)
+            chaos.run(HALF_A_MINUTE)
+            recover(site, programs, wrong)
+            for number, pool in enumerate(POOLS.values()):
+                programs[0].send(pool, f'Canary {number}', canary=True)
+            recover(site, programs, wrong)
+            for program in programs:
+                assert program.stop() == 0, program.log[-2000:]
+        finally:
+            for program in programs:
+                program.end()
+        figures = {'seed': seed, **chaos.figures(),
+                   **site.history().figures()}
+        with capsys.disabled():
+            print('\n' + ', '.join(
+                f'{name} {count}' for name, count in figures.items()))
+        site.judge(but)
+    return figures
