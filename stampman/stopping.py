@@ -52,6 +52,7 @@ class Stopping:
         if not served_by.alive:         # it was told while it began
             self._told.put(signal.SIGTERM)
         self._begin(self._end_in_time)
+        log.info('the process %s serves', os.getpid())
 
     def _listen(self, ours, theirs):
         while True:
@@ -72,6 +73,7 @@ class Stopping:
             self._end_in_time()
 
         self._begin(watch)
+        log.info('the process %s serves', os.getpid())
 
     def _begin(self, target, *args):
         threading.Thread(target=target, args=args, daemon=True,

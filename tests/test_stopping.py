@@ -19,7 +19,8 @@ from sites import Site
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
 IN_OUR_OWN_WAY = 'gunicorn as stampman run'
 # An idle process may be gone before it says that it stops.
-STOPS = re.compile(r'(?:the process |Worker exiting \(pid: )(\d+)')
+STOPS = re.compile(r'(?:the process (?=\d+ stops)|Worker exiting \(pid: )'
+                   r'(\d+)')
 KINDS = ('embedded', 'off')
 every_command = pytest.mark.parametrize('command', [
     command if command == IN_OUR_OWN_WAY
@@ -61,8 +62,8 @@ class Stopped:
 
     def __enter__(self):
         self.server.__enter__()
-        self.server.until(lambda: self.server.log.count(
-            'journal_mode') >= self.processes)      # each has opened it
+        self.server.until(lambda: len(re.findall(    # all know of signals
+            r'the process \d+ serves', self.server.log)) == self.processes)
         return self
 
     def __exit__(self, *_):

@@ -120,10 +120,13 @@ class Site:
 
     def is_quiet(self) -> bool:
         """Whether nothing waits any more for us to do something."""
-        return not any(
-            state is not State.uncertain or message.next_attempt_at
-            for pool, state in self.store.waiting()
-            for message in self._all_in(pool, state))
+        waiting = self.store.waiting()
+        # Asked twice: what was queued may be on its way between two reads.
+        return (all(state is State.uncertain for _, state in waiting)
+                and not any(message.next_attempt_at
+                            for pool, state in waiting
+                            for message in self._all_in(pool, state))
+                and self.store.waiting() == waiting)
 
     def _all_in(self, pool, state):
         after, more = None, True
