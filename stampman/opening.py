@@ -20,6 +20,7 @@ from stampman.helpers import environment as environments
 from stampman.helpers.delivery import Clock
 from stampman.helpers.environment import Environment
 from stampman.helpers.exceptions import ConfigError
+from stampman.helpers.turns import turns
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +39,13 @@ def surroundings() -> Surroundings:
     chance = random.SystemRandom()
     return Surroundings(
         clock=Clock(time.time, _monotonic, _boot()), chance=chance.random,
-        pause=time.sleep, new_id=new_id,
+        pause=_pause, new_id=new_id,
         owner=f'{socket.gethostname()}:{os.getpid()}')
+
+
+def _pause(seconds):
+    with turns.away:
+        time.sleep(seconds)
 
 
 def _monotonic():

@@ -1,8 +1,9 @@
 """gunicorn's settings: `gunicorn --config python:stampman.serving …`.
 
 gthread: a request waits for a provider most of its time, so one process
-serves many at a time. gunicorn below 26: later ones let one client that
-lingers stall the whole process for 2 s.
+serves many at a time; those that compute take turns (helpers/turns.py), so
+that it does not matter how many they are. gunicorn below 26: later ones let
+one client that lingers stall the whole process for 2 s.
 """
 
 import logging
@@ -60,7 +61,7 @@ HOST = '0.0.0.0' if _found and _found.dyno else '127.0.0.1'
 bind = f'{HOST}:{_found.port if _found else 8000}'
 workers = _found.processes if _found else 1
 worker_class = ThreadWorker
-threads = 100           # requests at a time, while a provider takes long
+threads = 128           # requests at a time, while a provider takes long
 timeout = 60            # seconds without a sign of life, then it is killed
 graceful_timeout = 25   # seconds; each process ends itself after 20 s
 logger_class = logs.gunicorn_logger()

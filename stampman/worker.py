@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from stampman.gateway import Gateway
 from stampman.helpers.exceptions import StoreUnavailable
+from stampman.helpers.turns import turns
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +119,8 @@ class Worker:
 
     def _works(self, work):
         try:
-            return work()
+            with turns.held:
+                return work()
         except StoreUnavailable as error:
             log.warning('the worker waits: %s', error.detail)
         except Exception:       # a bug of ours: report it, go on

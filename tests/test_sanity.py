@@ -43,7 +43,7 @@ BANNED = re.compile(
     r'|datetime\.(datetime\.(now|utcnow|today)|date\.today)')
 # Locks are for what threads share; a thread is never started below level 4.
 LOCKS = ('services/transport.py', 'services/_', 'store/', 'gateway.py',
-         'health.py')
+         'health.py', 'helpers/turns.py')
 HELPERS_MAY_IMPORT = sys.stdlib_module_names | {
     'stampman', 'pydantic', 'email_validator', 'dotenv'}
 # Seen as text: paths of a person's machine, and where packages come from.

@@ -23,6 +23,7 @@ from stampman.api import (
 from stampman.helpers.config import domain_name
 from stampman.helpers.exceptions import (
     BadRequest, NotFound, RequestError)
+from stampman.helpers.turns import turns
 
 log = logging.getLogger(__name__)
 
@@ -177,7 +178,7 @@ class Api(FlaskAPI):
             else str(uuid_utils.uuid7())
         environ['stampman.request_id'] = request_id
         environ['stampman.arrived'] = self.gateway.clock.monotonic()
-        with logs.bind(request_id=request_id):
+        with turns.held, logs.bind(request_id=request_id):
             return super().wsgi_app(environ, start_response)
 
     def create_url_adapter(self, request):

@@ -12,6 +12,7 @@ from werkzeug.formparser import FormDataParser
 from stampman.helpers import strict_json
 from stampman.helpers.exceptions import (
     BadRequest, TooLarge, UnsupportedMediaType)
+from stampman.helpers.turns import turns
 
 URLENCODED = 'application/x-www-form-urlencoded'
 FORMS = (URLENCODED, 'multipart/form-data')
@@ -114,7 +115,11 @@ def _chunks(size):
     if connection := request.environ.get('gunicorn.socket'):
         connection.settimeout(PATIENCE)
     try:
-        while size and (chunk := stream.read(min(size, 1 << 16))):
+        while size:
+            with turns.away:
+                chunk = stream.read(min(size, 1 << 16))
+            if not chunk:
+                break
             yield chunk
             size -= len(chunk)
     except OSError:     # gunicorn's own errors of a body are OSErrors too

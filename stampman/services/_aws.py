@@ -16,6 +16,7 @@ from botocore.credentials import Credentials, RefreshableCredentials
 from botocore.session import Session
 
 from stampman.helpers.delivery import Clock, Kind
+from stampman.helpers.turns import turns
 from stampman.services.base import NoCredentials
 from stampman.services.transport import Request
 
@@ -78,7 +79,8 @@ class Chain:
         if found and not found.ends_within(SPENT):
             return found.keys       # a failure is told once these are spent
         try:
-            return running.result(seconds).keys
+            with turns.away:
+                return running.result(seconds).keys
         except TimeoutError:
             raise NoCredentials('the AWS credential chain did not answer in '
                                 'time', Kind.deferred) from None

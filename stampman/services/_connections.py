@@ -14,6 +14,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, LocationValueError
 
+from stampman.helpers.turns import turns
 from stampman.services._dial import dial, in_words
 from stampman.services._wire import (
     PIECE, Broken, Call, Reply, Stage, Trouble, Wire)
@@ -50,7 +51,7 @@ class _Exchanging:
         self.call = call
         until = call.means.clock.monotonic() + call.means.connect_limit
         self._setup_left = functools.partial(call.left, until)
-        with in_words(lambda: self._peer):
+        with turns.away, in_words(lambda: self._peer):
             connect()
 
     def connect(self):

@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 
+from stampman.helpers.turns import turns
 from stampman.services._wire import Names, Trouble
 
 
@@ -16,6 +17,11 @@ def dial(names: Names, host: str, port: int,
     `left` returns the seconds there are, or raises TimeoutError. Raises
     Trouble where the name is not known, OSError of the last address tried.
     """
+    with turns.away:
+        return _dial(names, host, port, left)
+
+
+def _dial(names, host, port, left):
     found = names.find(host, port, left())
     for others, address in zip(range(len(found))[::-1], found):
         try:

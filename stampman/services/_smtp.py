@@ -16,6 +16,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from stampman.helpers.turns import turns
 from stampman.services._dial import dial, in_words
 from stampman.services._smtp_rules import Step
 from stampman.services._wire import (
@@ -178,8 +179,10 @@ class Conversation(smtplib.SMTP):
         self.wire = LineWire(sock, self._left)
         if is_secure:
             sock.settimeout(self._left())
-            self.wire = LineWire(self.means.tls().wrap_socket(
-                sock, server_hostname=self.server.host), self._left)
+            with turns.away:
+                sock = self.means.tls().wrap_socket(
+                    sock, server_hostname=self.server.host)
+            self.wire = LineWire(sock, self._left)
 
     def _hello(self):
         self.step = Step.ehlo

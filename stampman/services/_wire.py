@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from urllib3.util.ssl_ import is_ipaddress
 
 from stampman.helpers.delivery import Clock
+from stampman.helpers.turns import turns
 
 MAX_BODY = 65_536           # bytes of an answer's body that are kept
 MAX_HEAD = 65_536           # bytes up to the end of an answer's headers
@@ -209,7 +210,8 @@ class Wire:
         poll = select.poll()
         poll.register(self._sock, select.POLLOUT
                       | (select.POLLIN if self._watching else 0))
-        events = poll.poll(self._left() * 1000)
+        with turns.away:
+            events = poll.poll(self._left() * 1000)
         if not events:
             raise TimeoutError
         if self._watching and events[0][1] & select.POLLIN:
@@ -244,7 +246,8 @@ class Wire:
             self._early = self._early[count:]
         else:
             self._sock.settimeout(self._left())
-            count = self._sock.recv_into(buffer)
+            with turns.away:
+                count = self._sock.recv_into(buffer)
         self._received += count
         if self.in_head and not count:
             raise Trouble('the connection was closed before the end of the '

@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from stampman.helpers.exceptions import StoreUnavailable
+from stampman.helpers.turns import turns
 from stampman.store._databases import Result, Work
 from stampman.store.base import RETRY_AFTER
 
@@ -40,7 +41,8 @@ class _Call:
 
     def wait(self, seconds):
         """Wait until something is told; say if it was."""
-        return self._news.acquire(timeout=seconds)
+        with turns.away:
+            return self._news.acquire(timeout=seconds)
 
     def tell(self):
         self._news.release()

@@ -4,6 +4,7 @@ from contextlib import contextmanager, suppress
 
 from sqlalchemy import Engine
 
+from stampman.helpers.turns import turns
 from stampman.store._group_commit import Undone
 from stampman.store._sqlite_troubles import driver, primary_code
 
@@ -29,7 +30,8 @@ class Writer:
         try:
             self._begin()
             yield self._connection
-            self._driver.commit()
+            with turns.aside:       # it waits for the disk
+                self._driver.commit()
         except BaseException:
             self._undo()
             raise
@@ -60,12 +62,22 @@ class Writer:
             raise Undone from error
 
     def _begin(self):
-        for left in reversed(range(self._tries)):
-            try:
-                return self._driver.execute('BEGIN IMMEDIATE')
-            except driver.OperationalError as error:
-                if not left or primary_code(error) != 'BUSY':
-                    raise
+        """Whoever waits for the lock lets others of this process go on."""
+        if not self._tries_once(self._tries == 1):
+            with turns.aside:
+                left = self._tries - 1
+                while not self._tries_once(left == 1):
+                    left -= 1
+
+    def _tries_once(self, is_last):
+        """Say if the lock is ours; raises where it is not, for good."""
+        try:
+            self._driver.execute('BEGIN IMMEDIATE')
+            return True
+        except driver.OperationalError as error:
+            if is_last or primary_code(error) != 'BUSY':
+                raise
+            return False
 
     def close(self):
         """Give the connection up; the next transaction makes another."""
