@@ -128,7 +128,7 @@ class Gateway:
             self._recovered)
         self._intake = Intake(
             self.store, surroundings.new_id, surroundings.owner, Entry,
-            self.timing)
+            self.clock, surroundings.pause, self.timing)
         self._dispatch = Dispatch(
             self.store, self.health, self.clock, surroundings.chance,
             surroundings.pause, surroundings.new_id, self.timing,
@@ -172,18 +172,18 @@ class Gateway:
         """
         pool, slots, now = self.pools[domain], self._slots, self.clock.now()
         key = key and idempotency_key(key, submission)
+        until = arrived + self.timing.request
         if at_once and is_due(submission, now) and slots.take():
             try:
-                return self._send_now(pool, submission, now, key,
-                                      arrived + self.timing.request)
+                return self._send_now(pool, submission, now, key, until)
             finally:
                 slots.give_back()
-        taken = self._intake.submit(pool.config, submission, now, key)
+        taken = self._intake.submit(pool.config, submission, now, key, until)
         self.on_queued(int(not taken.replayed))
         return taken
 
     def _send_now(self, pool, submission, now, key, until):
-        begun = self._intake.begin(pool.config, submission, now, key)
+        begun = self._intake.begin(pool.config, submission, now, key, until)
         if isinstance(begun, Taken):
             return begun
         try:

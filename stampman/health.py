@@ -12,7 +12,7 @@ The rules are pure functions of a `Condition`; `Health` keeps them.
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from operator import attrgetter
 from typing import NamedTuple
 
 from stampman import backoff
@@ -35,8 +35,7 @@ FRESH = 1.0                 # seconds for which what was read is believed
 FAR = 7200.0                # seconds: no rest and no trial lasts as long
 
 
-@dataclass(frozen=True)
-class Condition:
+class Condition(NamedTuple):
     """What is known of one account. `why` is '' while it is well."""
 
     why: str = ''               # `failing`, `refused`, `throttled`
@@ -60,6 +59,10 @@ class Condition:
         return self.why in REST and now >= self.until
 
 
+_BUT_SUCCESSES = attrgetter(*(
+    name for name in Condition._fields if name not in ('good', 'window')))
+
+
 def with_success(was: Condition, now: float) -> Condition:
     """The condition after a provider took a message."""
     if was.rests(now):
@@ -67,10 +70,10 @@ def with_success(was: Condition, now: float) -> Condition:
     if was.on_trial(now):
         if was.passed + 1 >= RECOVERED_AFTER[was.why]:
             return Condition()
-        return replace(was, passed=was.passed + 1, trial_until=0.0)
+        return was._replace(passed=was.passed + 1, trial_until=0.0)
     counted = _in_window(was, now)
-    return replace(counted, why='', reason='', in_row=0, throttles=0,
-                   good=counted.good + 1)
+    return counted._replace(why='', reason='', in_row=0, throttles=0,
+                            good=counted.good + 1)
 
 
 def with_failure(was: Condition, now: float, chance: float,
@@ -81,8 +84,8 @@ def with_failure(was: Condition, now: float, chance: float,
     if was.on_trial(now):
         return _rested(was, 'failing', now, chance, reason)
     counted = _in_window(was, now)
-    counted = replace(counted, in_row=counted.in_row + 1,
-                      bad=counted.bad + 1, reason=reason)
+    counted = counted._replace(in_row=counted.in_row + 1,
+                               bad=counted.bad + 1, reason=reason)
     calls = counted.good + counted.bad
     if counted.in_row >= FAILURES_IN_ROW or (
             calls >= LEAST_CALLS and counted.bad >= SHARE * calls):
@@ -103,14 +106,15 @@ def with_throttle(was: Condition, now: float, wait: float | None,
     """The condition after the provider asked for a slower pace."""
     throttles = was.throttles + 1
     wait = min(wait or min(2.0 ** throttles, LONGEST_PAUSE), LONGEST_WAIT)
-    return replace(was, why=was.why or 'throttled', reason=reason,
-                   until=max(was.until, now + wait), throttles=throttles,
-                   trial_until=0.0)
+    return was._replace(
+        why=was.why or 'throttled', reason=reason,
+        until=max(was.until, now + wait), throttles=throttles,
+        trial_until=0.0)
 
 
 def with_nothing_learnt(was: Condition) -> Condition:
     """The condition after an answer that says nothing of the account."""
-    return replace(was, trial_until=0.0)
+    return was._replace(trial_until=0.0)
 
 
 def within_reach(was: Condition, now: float) -> Condition:
@@ -118,7 +122,7 @@ def within_reach(was: Condition, now: float) -> Condition:
     ahead of it: what lies beyond every rest is over."""
     if max(was.until, was.trial_until) <= now + FAR:
         return was
-    return replace(was, **{
+    return was._replace(**{
         name: 0.0 for name in ('until', 'trial_until')
         if getattr(was, name) > now + FAR})
 
@@ -126,7 +130,7 @@ def within_reach(was: Condition, now: float) -> Condition:
 def _in_window(was, now):
     if abs(now - was.window) < WINDOW:
         return was
-    return replace(was, window=now, good=0, bad=0)
+    return was._replace(window=now, good=0, bad=0)
 
 
 def _rested(was, why, now, chance, reason):
@@ -250,8 +254,8 @@ class Health:
 
     def _try_out(self, key, version, condition, now):
         """Take the one place of a trial; say if we have it."""
-        return self._put(key, version, replace(
-            condition, trial_until=now + TRIAL_LEASE))
+        return self._put(key, version, condition._replace(
+            trial_until=now + TRIAL_LEASE))
 
     def _effect(self, outcome):
         """Return how `outcome` changes a condition; None: it does not."""
@@ -276,7 +280,7 @@ class Health:
         if result.ok is False and not (of_account and result.domain_only):
             return lambda was: _rested(
                 was, 'refused', now, chance, result.detail)
-        return lambda was: replace(was, probed=True, trial_until=0.0)
+        return lambda was: was._replace(probed=True, trial_until=0.0)
 
     def _change(self, key, effect):
         """Apply `effect`, over again where somebody else was faster."""
@@ -315,8 +319,9 @@ class Health:
         now = self._clock.now()
         since, count = self._good.get(key, (now, 0))
         if now - was.window >= WINDOW and now - since < WINDOW:
-            return replace(was, window=since, good=count, bad=0)
-        return replace(was, good=was.good + self._unwritten(key, was.window))
+            return was._replace(window=since, good=count, bad=0)
+        return was._replace(
+            good=was.good + self._unwritten(key, was.window))
 
     def _read(self, key):
         """Return the version and the condition, which belong together."""
@@ -328,7 +333,7 @@ class Health:
 
         A store that fails is no reason to forget what this process saw.
         """
-        row = self._row(key, version + 1, asdict(condition))
+        row = self._row(key, version + 1, condition._asdict())
         try:
             written = self._store.put_health(row, self._clock.now())
         except StoreUnavailable as error:
@@ -378,13 +383,13 @@ def _not_before(condition, now, wait):
     """A 503 that names a time rests until then."""
     if not wait:
         return condition
-    return replace(condition, why=condition.why or 'throttled',
-                   until=max(condition.until, now + min(wait, LONGEST_WAIT)))
+    return condition._replace(
+        why=condition.why or 'throttled',
+        until=max(condition.until, now + min(wait, LONGEST_WAIT)))
 
 
 def _differs(was, will_be):
     """Whether there is more to write than one success while well."""
     if was.why or will_be.why or was.in_row or was.throttles:
         return was != will_be
-    return replace(will_be, good=0, window=0.0) != replace(
-        was, good=0, window=0.0)
+    return _BUT_SUCCESSES(was) != _BUT_SUCCESSES(will_be)

@@ -2,20 +2,28 @@
 
 import hashlib
 import json
+import logging
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from stampman.helpers.config import DAY, PoolConfig
 from stampman.helpers.delivery import (
-    Attempt, Claim, IdempotencyKey, Message, Recipient, State, Timing)
+    Attempt, Claim, Clock, IdempotencyKey, Message, Recipient, State, Timing)
 from stampman.helpers.exceptions import (
-    Forbidden, InvalidFields, KeyTaken, NotFound, RequestError,
-    StoreUnavailable)
+    CommitUnknown, Forbidden, InvalidFields, KeyBusy, KeyTaken, NotFound,
+    RequestError, StoreUnavailable)
 from stampman.helpers.mail import Email, Submission
+
+log = logging.getLogger(__name__)
 
 LONGEST_LIFE = 30 * DAY     # seconds that a message may ask to be tried
 FARTHEST = 30 * DAY         # seconds ahead for which one may be scheduled
 LATE = 300.0                # seconds by which `send_at` may have passed
+# A commit whose answer is lost: seconds from one question to the next, at
+# first and at most, and the part of a request's time that the last may take.
+SOON, LATER = 0.05, 1.0
+LAST = 0.2
 
 
 def idempotency_key(text: str, submission: Submission | Mapping[
@@ -74,17 +82,22 @@ class Taken(NamedTuple):
 class Intake(NamedTuple):
     """What taking in needs: a store, and a maker of ids from a time.
 
-    `entry` makes a store's Entry.
+    `entry` makes a store's Entry, `pause` waits for so many seconds.
+    Where a commit is not answered, it is found out `until` a time (monotonic
+    seconds) whether it has happened, or for as long as a request may take.
     """
 
     store: object
     new_id: Callable[[float], str]
     owner: str              # by whom a message is claimed at once
     entry: Callable
+    clock: Clock
+    pause: Callable[[float], None]
     timing: Timing = Timing()
 
     def begin(self, pool: PoolConfig, submission: Submission, now: float,
-              key: IdempotencyKey | None = None) -> Acceptance | Taken:
+              key: IdempotencyKey | None = None, until: float = math.inf
+              ) -> Acceptance | Taken:
         """Return what stores a message that is the caller's to deliver now;
         or the message that is stored under the key. Raises as `submit`."""
         if earlier := self.stored(pool, now, key):
@@ -95,7 +108,7 @@ class Intake(NamedTuple):
             message, email, Claim(message.id, self.owner, 1,
                                   now + self.timing.lease),
             lambda claim, attempt: self._add(pool, [self.entry(
-                0, message, email, claim, attempt)], key))
+                0, message, email, claim, attempt)], key, until))
 
     def stored(self, pool: PoolConfig, now: float,
                key: IdempotencyKey | None) -> Taken | None:
@@ -115,22 +128,24 @@ class Intake(NamedTuple):
                                'failed at the same time', retry_after=1)
 
     def submit(self, pool: PoolConfig, submission: Submission, now: float,
-               key: IdempotencyKey | None = None) -> Taken:
+               key: IdempotencyKey | None = None, until: float = math.inf
+               ) -> Taken:
         """Store a message, for a worker, and return it.
 
         Raises Forbidden for a sender that the pool does not allow,
         InvalidFields for options it cannot have, KeyReused for a key that
         came with something else, TooManyRequests over the pool's rate, and
-        StoreUnavailable: then nothing is stored.
+        StoreUnavailable: then nothing is stored, unless it is CommitUnknown.
         """
-        [taken] = self.submit_all(pool, {0: submission}, now, key).values()
+        [taken] = self.submit_all(
+            pool, {0: submission}, now, key, until).values()
         if isinstance(taken, RequestError):
             raise taken
         return taken
 
     def submit_all(self, pool: PoolConfig,
                    submissions: Mapping[int, Submission], now: float,
-                   key: IdempotencyKey | None = None
+                   key: IdempotencyKey | None = None, until: float = math.inf
                    ) -> Mapping[int, Taken | RequestError]:
         """Store all that can be in one transaction; return by position what
         became of each. Raises as `submit` what is about all of them."""
@@ -144,24 +159,70 @@ class Intake(NamedTuple):
             for position, one in found.items() if isinstance(one, Taken)]
         if entries:
             try:
-                self._add(pool, entries, key)
+                self._add(pool, entries, key, until)
             except KeyTaken:
                 return _as_then(found, self._twins(pool, key, now))
         return found
 
-    def _add(self, pool, entries, key):
+    def _add(self, pool, entries, key, until):
         """A commit that failed may have happened: then they are ours."""
+        latest = self.clock.monotonic() + self.timing.request
         try:
             self.store.add_all(entries, pool.rate, key)
+        except CommitUnknown as unknown:
+            self._find_out(pool, entries, key, min(until, latest), unknown)
         except StoreUnavailable:
             if not self._is_there(pool.domain, entries[0].message.id):
                 raise
 
+    def _find_out(self, pool, entries, key, until, unknown):
+        """Store what may be stored until it is known to be.
+
+        The ids stay the same: whichever try succeeds, it is the only one.
+        Raises what refuses them, and CommitUnknown at the end of the time.
+        """
+        pause = SOON
+        last = until - LAST * self.timing.request
+        while self.clock.monotonic() + pause < last:
+            self.pause(pause)
+            pause = min(2 * pause, LATER)
+            if self._is_stored_now(pool, entries, key):
+                log.warning('a commit was not answered; it is known now')
+                return
+        raise CommitUnknown(
+            f'{unknown.detail}. {_advice(pool, entries, key)}',
+            retry_after=key and unknown.retry_after) from unknown
+
+    def _is_stored_now(self, pool, entries, key):
+        """Try to store them; say whether they surely are.
+
+        The transaction of an earlier try may last: then its rows, or its
+        key, or the pool's bucket, are locked. Where they are not, that try
+        is over, and what refuses this one may be what that one has stored.
+        """
+        ours = pool.domain, entries[0].message.id
+        is_there = self._is_there(*ours)
+        if is_there is not False:
+            return bool(is_there)
+        try:
+            self.store.add_all(entries, pool.rate, key)
+        except (StoreUnavailable, KeyBusy):
+            return False
+        except Exception:
+            is_there = self._is_there(*ours)
+            if is_there is False:
+                raise
+            return bool(is_there)
+        return True
+
     def _is_there(self, domain, message_id):
+        """Whether it is stored; None where nobody can say."""
         try:
             return bool(self.store.message(domain, message_id))
-        except (NotFound, StoreUnavailable):
+        except NotFound:
             return False
+        except StoreUnavailable:
+            return None
 
     def _replayed(self, pool, key, now):
         if key is None:
@@ -197,6 +258,15 @@ class Intake(NamedTuple):
             expires_at=expires_at, on_uncertain=on_uncertain,
             next_attempt_at=None if claimed else max(now, send_at or now),
             recipients=_recipients(submission, state))
+
+
+def _advice(pool, entries, key):
+    """How a client finds out by itself."""
+    if key is not None:
+        return 'Repeat it with the same Idempotency-Key: it is stored once.'
+    return 'Before you repeat it, look for it at ' \
+        f'/{pool.domain}/messages/{entries[0].message.id}, in a minute or ' \
+        'two. With an Idempotency-Key you could repeat it at once.'
 
 
 def _as_then(found, earlier):

@@ -16,6 +16,7 @@ import math
 import re
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import date, datetime, time, timedelta, timezone
@@ -51,7 +52,7 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
     'message', 'asctime', 'taskName'}
 _CODE = re.compile('[A-Za-z0-9_]{1,40}')
 _BARE = re.compile(r'[\w.:/@*+\[\]-]+')
-_encode = json.JSONEncoder(allow_nan=False).encode
+_encode = json.JSONEncoder(allow_nan=False, check_circular=False).encode
 
 _bound: ContextVar[Mapping[str, str]] = ContextVar(
     'stampman_log_ids', default=MappingProxyType({}))
@@ -99,9 +100,11 @@ def set_secrets(secrets: Iterable[str]) -> None:
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
     """Return `text` without the known secrets, and those of `secrets`."""
     known, shortest = _known
-    if len(text) < shortest and not secrets:    # as most texts of a line
+    if secrets:
+        known = *known, *secrets
+    elif len(text) < shortest:      # as most texts of a line
         return text
-    found = [secret for secret in (*known, *secrets) if secret in text]
+    found = [secret for secret in known if secret in text]
     return masking.redact(text, found) if found else text
 
 
@@ -175,10 +178,9 @@ def _argument(value):
 
 def extras(record: logging.LogRecord) -> dict[str, Any]:
     """Return the `extra` fields that `record` was logged with."""
-    given = {_name(name): value for name, value in vars(record).items()
-             if name not in _STANDARD}
-    return {name: _tried(_field, name, value)
-            for name, value in given.items()}
+    given = [(_name(name), value) for name, value in vars(record).items()
+             if name not in _STANDARD]
+    return {name: _tried(_field, name, value) for name, value in given}
 
 
 # -- exceptions -----------------------------------------------------------
@@ -236,13 +238,9 @@ def _link(error):
     return link
 
 
-def _frames(traceback):
-    lines = []
-    while traceback is not None:
-        code = traceback.tb_frame.f_code
-        lines.append(f'{code.co_filename}:{traceback.tb_lineno} '
-                     f'{code.co_name}')
-        traceback = traceback.tb_next
+def _frames(start):
+    lines = [f'{frame.f_code.co_filename}:{number} {frame.f_code.co_name}'
+             for frame, number in traceback.walk_tb(start)]
     return [clean(line) for line in lines[-MAX_FRAMES:]]
 
 
@@ -350,6 +348,7 @@ def setup(stream: TextIO, secrets: Iterable[str] = (),
     root.addHandler(handler)
     root.setLevel(level)
     # No line tells where the program runs, so nothing need find it out.
+    logging._srcfile = None
     logging.logThreads = logging.logProcesses = False
     logging.logMultiprocessing = logging.logAsyncioTasks = False
     adopt_gunicorn()
@@ -372,6 +371,8 @@ def gunicorn_logger() -> type:
     from gunicorn.glogging import Logger    # a worker does not need gunicorn
 
     class GunicornLogger(Logger):
+        access_log_enabled = False      # else each is built, then dropped
+
         def setup(self, cfg):
             super().setup(cfg)
             if any(isinstance(handler, RootHandler)

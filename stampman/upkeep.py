@@ -11,6 +11,7 @@ log = logging.getLogger(__name__)
 # Small ones, between which others may write, for each look of a worker: what
 # a busy service stores in ten seconds is given up in less.
 PRUNE_STEPS = 500
+SHRINK_STEPS = 50       # 20 MB of a file
 LONGEST_WAIT = 7200.0   # seconds; a rest takes 72 min, a delay 15 at most
 BETWEEN_LOOKS = 600.0   # seconds between looks for what waits longer
 
@@ -38,6 +39,9 @@ class Upkeep:
                 if not self._pruned[what]:
                     break
         store.drop_traces()
+        for _ in range(SHRINK_STEPS):
+            if not store.shrink():
+                break
 
     def bring_back(self) -> None:
         """Make due what would wait longer than anything does.

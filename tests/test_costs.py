@@ -10,6 +10,7 @@ from stampman.helpers import environment as environments
 from stampman.helpers.mail import submission
 from stampman.opening import surroundings
 
+from fresh import put_fresh
 from gateway_server import EMAIL, SECRET_KEY, config, sendgrid_at
 from servers import Recorder
 
@@ -26,9 +27,9 @@ class Counted:
             config({'sendgrid': sendgrid_at(provider.url)})))
         environment = environments.read({
             'STAMPMAN_CONFIG': str(path), 'STAMPMAN_SECRET_KEY': SECRET_KEY})
+        put_fresh(folder / 'stampman.db')
         self.gateway = Gateway(
             load_config(environment), environment, surroundings())
-        self.gateway.store.migrate()
         self.statements = []
         event.listen(Engine, 'before_cursor_execute', self._note)
         for _ in range(2):  # opens what stays open, asks what is remembered

@@ -66,6 +66,8 @@ OPEN = {'ended_at': None, 'outcome': None}
     ([NO_ANSWER], [taken()], [ACCEPTED]),
     ([NO_ANSWER], [], []),
     ([told(status=503, id=None)], [], []),
+    ([told(status=504, id=None)], [], []),
+    ([told(status=504, id=None)], [taken()], [ACCEPTED]),
     ([told(status=503, id=None), told()], [taken()], [ACCEPTED]),
     ([told('hold', status=202, state='uncertain')], [taken()], [HELD]),
     ([told('hold', status=202, state='uncertain')], [], [HELD]),
@@ -76,7 +78,7 @@ OPEN = {'ended_at': None, 'outcome': None}
         state='uncertain', possible_duplicate=True)]),
     ([told()], OF_BOTH, [TWICE._replace(message=TWICE.message.model_copy(
         update={'attempts': (attempt('uncertain', ended_at=NOW + 9),
-                             SECOND)}))])], ids=range(13))
+                             SECOND)}))])], ids=range(15))
 def test_what_is_well_is_left_alone(history):
     assert violations(History(*history)) == []
 

@@ -1,6 +1,8 @@
 """Two web processes and two workers on one PostgreSQL, killed, or robbed of
 their server, in mid-send; the oracle of the crash tests judges."""
 
+import itertools
+
 import pytest
 
 from stampman.simulator import Simulator
@@ -20,10 +22,12 @@ class Robbed(Chaos):
         self.restarts = 0
 
     def killer(self, chance, _):
-        """Strike a process as often as the server."""
-        while not self.over.wait(chance.uniform(1.0, 2.5)):
+        """Strike a process and the server in turn."""
+        for turn in itertools.count():
+            if self.over.wait(chance.uniform(1.0, 2.5)):
+                return
             victim = chance.choice(self.programs)
-            if chance.random() < 0.5:
+            if turn % 2:
                 chance.choice([self.kill_all, self.kill_one, self.freeze])(
                     victim)
                 continue
@@ -42,13 +46,10 @@ class Robbed(Chaos):
 
 def test_chaos_of_processes_and_server_loses_nothing(
         tmp_path, capsys, own_postgres, url):
-    # A commit whose answer is lost with the server may have happened, and a
-    # 503 does not know it: docs/guarantees.md names it, under what is not
-    # promised.
     figures = run_chaos(
         tmp_path, capsys, lambda *about: Robbed(own_postgres, *about),
-        url=url, but='I1')
-    assert figures['restarts'] > 3 and figures['acknowledged'] > 50
+        url=url)
+    assert figures['restarts'] > 2 and figures['acknowledged'] > 50
 
 
 @pytest.mark.parametrize('policy', POOLS)

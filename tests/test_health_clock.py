@@ -1,7 +1,5 @@
 """What rests does not rest for years because a clock was set back."""
 
-from dataclasses import asdict
-
 import pytest
 
 from stampman.health import FAR, Condition, Health
@@ -143,7 +141,7 @@ def test_only_what_lies_too_far_ahead_is_forgotten(world):
     row = Condition(why='failing', reason='so', until=now + 9 * YEAR,
                     trips=3, trial_until=now + 60)
     account = world.service.account
-    world.store.put_health(HealthRow(account, 1, asdict(row)), now)
+    world.store.put_health(HealthRow(account, 1, row._asdict()), now)
     world.health = world.process()
     assert world.state == 'trial'
     assert not world.call(outcome('accepted'))      # somebody tries it

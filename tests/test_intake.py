@@ -14,9 +14,9 @@ from stampman.intake import Intake, Taken, idempotency_key, is_due
 from stampman.store.base import Entry
 
 from backends import NOW, POOL, attempt, migrated, new_id, store
-from clocks import DAY, HOUR, YEAR
+from clocks import DAY, HOUR, YEAR, machine
 
-__all__ = ['migrated', 'store']     # the fixtures
+__all__ = ['machine', 'migrated', 'store']     # the fixtures
 
 MAIL = {'from': 'Shop <shop@example.com>', 'to': 'a@example.org',
         'subject': 'Hello', 'text': 'Hi'}
@@ -38,8 +38,8 @@ def mail(**fields):
 
 
 @pytest.fixture
-def intake(store):
-    return Intake(store, new_id, 'me', Entry)
+def intake(store, machine):
+    return Intake(store, new_id, 'me', Entry, machine.clock, machine.pass_by)
 
 
 def submit(intake, now=NOW, key=None, pool=pool(), **fields):

@@ -180,9 +180,9 @@ def test_a_bug_stays_loud(store):
 @pytest.mark.parametrize('state, told', [
     ('53100', 'disk is full'), ('53200', 'no memory'), ('53400', 'resources'),
     ('58030', 'disk has failed'), ('25006', 'read-only'),
-    ('57014', 'took too long'), ('55P03', 'locked'), ('57P01', 'stopping'),
-    ('XX001', 'damaged'), ('XX000', 'its log'), ('42P01', 'migrate'),
-    ('40001', 'busy')])
+    ('57014', 'took too long'), ('25P04', 'took too long'),
+    ('55P03', 'locked'), ('57P01', 'stopping'), ('XX001', 'damaged'),
+    ('XX000', 'its log'), ('42P01', 'migrate'), ('40001', 'busy')])
 def test_what_befalls_the_server_is_told(store, state, told):
     with pytest.raises(StoreUnavailable, match=told) as refused:
         store._database.write(raising(state))

@@ -212,6 +212,35 @@ def test_one_that_is_cut_in_mid_transaction_is_told(
     assert rates(store) == 0
 
 
+def test_a_server_that_takes_no_more_keeps_those_it_has(
+        store, postgres_server, name):
+    """Else each refusal would cost a connection that is good."""
+    def pids():
+        with store._database.read() as one, store._database.read() as other:
+            return {one.exec_driver_sql('SELECT pg_backend_pid()').scalar()
+                    for one in (one, other)}
+
+    before = pids()
+    postgres_server.run(f'ALTER DATABASE {name} CONNECTION LIMIT 2')
+    try:
+        with store._database.read(), store._database.read():
+            with pytest.raises(StoreUnavailable, match='no more conn'):
+                store.waiting()
+    finally:
+        postgres_server.run(f'ALTER DATABASE {name} CONNECTION LIMIT -1')
+    assert pids() == before
+
+
+def test_what_is_just_being_changed_is_not_waited_for(store):
+    there = [add(store, state=State.deferred, next_attempt_at=NOW + 9)
+             for _ in range(3)]
+    thread, leave = held_row(store, there[1].id)
+    assert store.hasten([POOL], NOW) == 2
+    leave.set()
+    thread.join()
+    assert store.hasten([POOL], NOW) == 1
+
+
 def test_a_child_opens_its_own_connections(store):
     first = add(store)
     child = os.fork()

@@ -3,7 +3,7 @@
 import pytest
 
 from stampman.helpers import environment
-from stampman.helpers.exceptions import ConfigError
+from stampman.helpers.exceptions import ConfigError, StoreUnavailable
 from stampman.store import open_store
 from stampman.store._postgres_url import parameters
 
@@ -47,6 +47,22 @@ def test_a_url_that_cannot_be_used_is_refused_without_showing_it(rest, told):
     assert 'secret-word' not in str(refused.value)
 
 
+@pytest.mark.parametrize('option, told', [
+    ('sslmode=secret-word', 'correct its sslmode'),
+    ('load_balance_hosts=x', 'correct its load_balance_hosts'),
+    ('port=99999', 'correct its port'),
+    ('service=nowhere', 'correct its service'),
+    ('target_session_attrs=standby', 'none of the kind'),
+    ('sslmode=verify-full', 'TLS could not be set up')])
+def test_what_the_server_is_not_asked_for_is_told(
+        postgres_url, option, told):
+    store = open_store(f'{postgres_url}?{option}')
+    with pytest.raises(StoreUnavailable, match=told) as refused:
+        store.waiting()
+    assert 'secret-word' not in str(refused.value)
+    store.close()
+
+
 # -- a dyno ------------------------------------------------------------------
 
 @pytest.mark.parametrize('given, used', [
@@ -79,6 +95,8 @@ def test_a_server_without_tls_is_not_spoken_to_without_it(postgres_url):
     ('postgres://u:a%2Fb@h/d', {'a%2Fb', 'a/b'}),
     ('postgres://u:at@sign@h/d', {'at@sign'}),
     ('postgres://u:[half@h/d', {'[half'}),
+    ('postgres://u:who?me@h/d?sslmode=require', {'who?me'}),
+    ('postgres://u:plain@h/d?user=a@b', {'plain'}),
     ('postgres://u@h/d?password=in%20query&sslpassword=too',
      {'in%20query', 'in query', 'too'}),
     ('http://proxy:3128', set()), ('sqlite:////a/b.db', set()),

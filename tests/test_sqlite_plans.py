@@ -18,8 +18,9 @@ ONCE_A_BOOT = {'END_ALL_LEASES'}
 def seen(process, machine):
     """A store, and each SQL text it ran with the statements' names and the
     parameters, after messages have gone their whole way."""
-    store, texts = process(machine.clock), {}
+    texts = {}
     with noted(texts):
+        store = process(machine.clock)
         whole_way(store)
         machine.pass_by(9 * DAY)
         give_up(store, machine.now)

@@ -1,41 +1,67 @@
 """Messages that go their whole way, so that every statement is run."""
 
+import re
 from contextlib import contextmanager
 
 import pytest
 from sqlalchemy import Engine, Select, UpdateBase, event
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.pool import Pool
 
 from stampman.helpers.delivery import Claim, IdempotencyKey, State
 from stampman.helpers.exceptions import KeyTaken
 from stampman.store import _statements as sql
+from stampman.store._hot import Hot
 from stampman.store.base import Filter, HealthRow
 
 from backends import NOW, POOL, attempt, email, ended, message
 from clocks import DAY
 from mixed import ANN, BO, fared
 
+HOT = {name: str(one.statement.compile(dialect=sqlite.dialect()))
+       for name, one in vars(sql).items() if isinstance(one, Hot)}
 STATEMENTS = {
     **{name: one for name, one in vars(sql).items()
-       if name[0] != '_' and isinstance(one, Select | UpdateBase)},
+       if name[0] != '_' and isinstance(one, Hot | Select | UpdateBase)},
     **{f'PAGES {which}': page for which, page in sql.PAGES.items()}}
 KEY = IdempotencyKey('a' * 64, 'b' * 64)
 
 
 @contextmanager
 def noted(texts):
-    """Note each SQL text that is run, in a block, with the statements' names
-    and the parameters."""
+    """Note each SQL text that is run, in a block that opens its database,
+    with the statements' names and the parameters.
+
+    What is hot passes SQLAlchemy by: SQLite tells of it, as it ran it.
+    """
+    shapes = {name: re.compile(re.escape(text).replace(r'\?', '.*'), re.DOTALL)
+              for name, text in HOT.items()}
+
     def note(connection, cursor, text, parameters, context, many):
         ours = context.compiled and context.compiled.statement
         names = {name for name, one in STATEMENTS.items() if one is ours}
         before, _ = texts.get(text, (set(), None))
         texts[text] = before | names, parameters[0] if many else parameters
 
-    event.listen(Engine, 'before_cursor_execute', note)
+    def note_hot(ran):
+        for name, shape in shapes.items():
+            if shape.fullmatch(ran):
+                before, _ = texts.get(HOT[name], (set(), None))
+                texts[HOT[name]] = (
+                    before | {name}, HOT[name].count('?') * (None,))
+
+    def trace(connection, _):
+        connection.set_trace_callback(note_hot)
+
+    listeners = ((Engine, 'before_cursor_execute', note),
+                 (Pool, 'connect', trace))
+    for one in listeners:
+        event.listen(*one)
     try:
         yield
     finally:
-        event.remove(Engine, 'before_cursor_execute', note)
+        for one in listeners:
+            event.remove(*one)
 
 
 def whole_way(store):

@@ -57,6 +57,13 @@ class Refused(Problem):
     services_fail: dict[str, str] | None = None
 
 
+class Unknown(Problem):
+    """A commit was not answered: what was asked for may be done, now or
+    soon, or not. Under an Idempotency-Key it may be repeated at once; else
+    look first, as `detail` says.
+    """
+
+
 class Operation(NamedTuple):
     """One route: what it takes, what it answers, whose key it needs."""
 
@@ -99,10 +106,12 @@ _HEADERS = {
     'Preference-Applied': '`respond-async`: no provider was waited for',
     'Retry-After': 'seconds after which to try again',
     'WWW-Authenticate': 'always `Bearer`'}
-_OF_ERRORS = {401: ('WWW-Authenticate',), 429: ('Retry-After',),
-              503: ('Retry-After',)}
+_OF_ERRORS = {401: ('WWW-Authenticate',), 409: ('Retry-After',),
+              429: ('Retry-After',), 503: ('Retry-After',),
+              504: ('Retry-After',)}
 _ACT = Operation({200: answers.Timeline}, (
-    400, 401, 403, 404, 409, 413, 415, 422, 503), AnyKey, needs_body=False)
+    400, 401, 403, 404, 409, 413, 415, 422, 503, 504), AnyKey,
+    needs_body=False)
 OPERATIONS = {
     'pools.index': Operation(
         {200: answers.PoolsAnswer}, (400, 401, 503), needs_key=False),
@@ -117,12 +126,12 @@ OPERATIONS = {
     'sending.form': Operation({200: None}, (400, 404), needs_key=False),
     'sending.send': Operation(
         {200: answers.Sent, 202: answers.Sent},
-        (400, 401, 403, 404, 409, 413, 415, 422, 429, 503), Submission,
+        (400, 401, 403, 404, 409, 413, 415, 422, 429, 503, 504), Submission,
         parameters=_ONCE, headers=(
             'Location', 'Idempotent-Replayed', 'Preference-Applied')),
     'batch.send': Operation(
         {200: BatchAnswer},
-        (400, 401, 403, 404, 409, 413, 415, 422, 429, 503), KeyedBatch,
+        (400, 401, 403, 404, 409, 413, 415, 422, 429, 503, 504), KeyedBatch,
         parameters=_ONCE, headers=('Idempotent-Replayed',)),
     'messages.index': Operation(
         {200: answers.Page}, (400, 401, 403, 404, 422, 503),
@@ -204,6 +213,8 @@ def _response(status, model, operation):
         headers = _OF_ERRORS.get(status, ())
         if status == 422 and operation.body is Submission:
             model, headers = Refused, operation.headers
+        elif status == 504:
+            model = Unknown
     found = {'description': ' '.join(
         (inspect.getdoc(model) if model else 'A JSON object.').split()),
         'content': {media_type: {'schema': (
@@ -220,7 +231,7 @@ def _reference(model):
 
 
 def _schemas():
-    models = {Problem, Refused}
+    models = {Problem, Refused, Unknown}
     for operation in OPERATIONS.values():
         models |= {operation.body, *operation.answers.values()} - {None}
     # As validated: what has a default may be left out, also in answers.

@@ -19,6 +19,8 @@ VARIABLES = frozenset({
     'STAMPMAN_POOL_KEY', 'STAMPMAN_ADMIN_KEY'})     # what `init` makes
 # Not parsed as a URL: what is none may hold a password, too.
 _USERINFO = re.compile('//[^/:@?]*:([^/?]*)@')
+# libpq takes this for one, too, if it comes before any other at sign.
+_UNQUOTED = re.compile('//[^/:@?]*:([^/@?]*[?][^/@]*)@')
 _OPTION = re.compile('[?&](?:ssl)?password=([^&]*)')
 MIN_SECRET = 32     # characters of STAMPMAN_SECRET_KEY
 
@@ -102,7 +104,8 @@ def _database_url(variables, directory):
 
 def passwords(url: str) -> Sequence[str]:
     """Return the passwords in a URL, as they are and as they stand there."""
-    found = _USERINFO.findall(url) + _OPTION.findall(url)
+    found = [one for pattern in (_USERINFO, _UNQUOTED, _OPTION)
+             for one in pattern.findall(url)]
     return [*found, *map(unquote, found)]
 
 

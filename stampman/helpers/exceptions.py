@@ -17,6 +17,7 @@
     │   ├── InvalidFields          422  fields are wrong: all of them named
     │   └── TooManyRequests        429  over the pool's rate
     ├── StoreUnavailable           503  nothing was accepted; try again
+    │   └── CommitUnknown          504  something may have been, or may yet
     ├── KeyTaken                   a twin was faster: it has stored the same
     └── LeaseLost                  another worker holds the message now
 
@@ -154,6 +155,14 @@ class StoreUnavailable(StampmanError):
 
     status, code = 503, 'store_unavailable'
     title = 'The store is not available'
+
+
+class CommitUnknown(StoreUnavailable):
+    """A commit was asked for, and its answer is lost: what it holds may be
+    stored, now or later."""
+
+    status, code = 504, 'outcome_unknown'
+    title = 'It is not known whether this was stored'
 
 
 class KeyTaken(StampmanError):

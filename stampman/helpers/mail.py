@@ -191,6 +191,7 @@ class Submission(Email):
             name: getattr(self, name) for name in Email.model_fields})
 
 
+_FIELDS = frozenset(Submission.model_fields)
 # What the fields are also called, as other providers' clients know them.
 ALIASES = {'to': 'recipients', 'text': 'content', 'from': 'from_email'}
 RECIPIENTS = ('recipients', 'cc', 'bcc')
@@ -222,7 +223,7 @@ class _Draft:
         self.errors, self.judged = [], set()
         for name, value in data.items():
             field = ALIASES.get(name, name)
-            if field not in Submission.model_fields:
+            if field not in _FIELDS:
                 self.errors.append(
                     (_printable(name), UNKNOWN))
             elif field in self.fields:

@@ -1,8 +1,9 @@
 """What a provider can carry, for the program and for people."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
+
+import pydantic_core
 
 from stampman.helpers.mail import Email
 from stampman.services._context import SendContext
@@ -43,8 +44,10 @@ class Capabilities:
 
     def objection(self, email: Email, context: SendContext) -> str:
         """Return what in `email` cannot be carried, by field, or ''."""
-        return next((f'{name}: {text}' for name, text in
-                     self._objections(email, context) if text), '')
+        for name, text in self._objections(email, context):
+            if text:
+                return f'{name}: {text}'
+        return ''
 
     def _objections(self, email, context):
         yield 'recipients', over(
@@ -59,12 +62,12 @@ class Capabilities:
         yield 'subject', (self.needs_subject and not email.subject
                           and 'a subject is needed')
         if not self.smtputf8:
-            for name, addresses in (
-                    ('from_email', (email.sender,)),
-                    ('recipients', email.recipients), ('cc', email.cc),
-                    ('bcc', email.bcc), ('reply_to', email.reply_to)):
-                yield name, (not all(a.is_ascii for a in addresses) and
-                             'an address needs SMTPUTF8 (RFC 6531)')
+            yield 'from_email', (
+                not email.from_email.isascii() and _NEEDS_SMTPUTF8)
+            for name in ('recipients', 'cc', 'bcc', 'reply_to'):
+                yield name, (
+                    not all(a.is_ascii for a in getattr(email, name))
+                    and _NEEDS_SMTPUTF8)
         yield 'tags', over(len(email.tags), self.max_tags, 'tags')
         yield 'tags', over(max(map(len, email.tags), default=0),
                            self.max_tag_length, 'characters in a tag')
@@ -121,8 +124,8 @@ class Capabilities:
             'notes': ' '.join(self.notes)}
 
 
+_NEEDS_SMTPUTF8 = 'an address needs SMTPUTF8 (RFC 6531)'
 _YES = {True: 'yes', False: 'no'}
-_JSON = json.JSONEncoder(ensure_ascii=False, separators=(',', ':'))
 
 
 def _most(limit, unit=''):
@@ -140,4 +143,4 @@ def over(count: int, most: int | None, what: str) -> str:
 
 def to_json(value: Any) -> bytes:
     """Return `value` as compact JSON in UTF-8, as providers count it."""
-    return _JSON.encode(value).encode()
+    return pydantic_core.to_json(value)

@@ -197,11 +197,10 @@ def can_go_by(service: AbstractEmailService, message: Message) -> bool:
 def is_unable(service: AbstractEmailService, message: Message) -> bool:
     """Say whether `service` was found unable to carry `message` to those
     whom it is left for."""
-    whom = recipients.envelope(message)
     return any(
-        attempt.service == service.name and attempt.envelope == whom
-        and attempt.outcome is not None
+        attempt.service == service.name and attempt.outcome is not None
         and attempt.outcome.kind is Kind.unsupported
+        and attempt.envelope == recipients.envelope(message)
         for attempt in message.recent)
 
 

@@ -199,7 +199,7 @@ def _payload(email, context):
             'to': [_mailbox(a) for a in email.recipients],
             'cc': [_mailbox(a) for a in email.cc],
             'bcc': [_mailbox(a) for a in email.bcc]})],
-        'from': _mailbox(email.sender),
+        'from': _named(email.from_email, email.from_name),
         'subject': email.subject,
         'content': [{'type': kind, 'value': value} for kind, value in (
             ('text/plain', email.content), ('text/html', email.html))
@@ -224,8 +224,12 @@ def _present(fields):
 
 
 def _mailbox(address):
-    name = re.sub('[;,]', '', address.name).strip()
-    return _present({'email': address.email, 'name': name})
+    return _named(address.email, address.name)
+
+
+def _named(email, name):
+    name = re.sub('[;,]', '', name).strip()
+    return {'email': email, 'name': name} if name else {'email': email}
 
 
 def _file(part):

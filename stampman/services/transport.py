@@ -157,12 +157,11 @@ class Transport:
 
         Not a byte is written once the deadline has come.
         """
-        session, means = self._session()
+        adapter, means = self._kept()
         call = Call(means, deadline, request.max_answer)
         try:
-            response = session.send(
-                _prepared(request), timeout=call, stream=True, verify=True,
-                cert=None, proxies=self._proxies, allow_redirects=False)
+            response = adapter.send(
+                _prepared(request), timeout=call, proxies=self._proxies)
         except Broken as broken:
             return Fault(call.stage, broken.reason, broken.alert)
         except requests.RequestException:
@@ -178,32 +177,18 @@ class Transport:
 
     def close(self) -> None:
         """Close all connections that are idle; they are made again."""
-        self._session()[0].close()
+        self._kept()[0].close()
 
-    def _session(self):
-        """Return the session of this process; a fork's child makes its own.
+    def _kept(self):
+        """Return what this process keeps; a fork's child makes its own.
 
         There is no lock: it could be held while another thread forks.
         """
         pid = os.getpid()
         if pid not in self._of_process:
-            mine = _Session(), self._means()
+            mine = Adapter(), self._means()
             self._of_process = {pid: self._of_process.setdefault(pid, mine)}
         return self._of_process[pid]
-
-
-class _Session(requests.Session):
-    """A session that takes nothing from the environment or an answer."""
-
-    def __init__(self):
-        super().__init__()
-        self.trust_env = False
-        for scheme in ('https://', 'http://'):
-            self.mount(scheme, Adapter())
-
-    def get_redirect_target(self, resp):
-        """There is none: requests would even read the body to look ahead."""
-        return None
 
 
 def means_of(clock: Clock, ca_file: str | None = None,

@@ -22,8 +22,8 @@ class Database(Protocol):
 
     `write` and `migrate` run a call in a transaction that is durable when
     they return; `read` is a block of one that sees one moment. What befalls
-    them is raised as StoreUnavailable. `locks_rows`: who changes a message
-    must lock its row first.
+    them is raised as StoreUnavailable; as CommitUnknown, where a commit is
+    not answered. `locks_rows`: who changes a message must lock its row first.
     """
 
     locks_rows: bool
@@ -36,6 +36,7 @@ class Database(Protocol):
     def create(self) -> bool: ...
     def check(self, connection: Connection) -> None: ...
     def drop_traces(self) -> bool: ...
+    def shrink(self) -> bool: ...
     def close(self) -> None: ...
 
 

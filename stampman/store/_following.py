@@ -96,8 +96,7 @@ def settle(connection: Connection, attempt: Attempt,
 
 
 def _read(connection, message_id):
-    row = connection.execute(
-        sql.CLAIMED, {'of': message_id}).mappings().one()
+    [row] = sql.CLAIMED.read(connection, {'of': message_id})
     return reading.whole(connection, row)
 
 

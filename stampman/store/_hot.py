@@ -8,7 +8,7 @@ the driver: looking it up, checking its values, wrapping its result.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Executable
+from sqlalchemy import Connection, Executable, Select
 
 
 class _Compiled(NamedTuple):
@@ -20,18 +20,20 @@ class _Compiled(NamedTuple):
     constants: Mapping[str, Any]
 
     def arranged(self, values):
-        every = {**self.constants, **values}
+        every = {**self.constants, **values} if self.constants else values
         return every if self.order is None else [
             every[name] for name in self.order]
 
 
 class Hot:
     """A statement whose values need no conversion, and whose result, if it
-    has one, is read as the driver gives it."""
+    has one, is read as the driver gives it: of SQLite a boolean is 0 or 1."""
 
     def __init__(self, statement: Executable):
         self.statement = statement
         self._compiled = {}     # by the name of a dialect
+        self._names = [column.name for column in statement.selected_columns
+                       ] if isinstance(statement, Select) else []
 
     def run(self, connection: Connection, values: Mapping[str, Any]) -> Any:
         """Run it in a transaction that is open; return the driver's cursor.
@@ -41,6 +43,12 @@ class Hot:
         compiled = self._for(connection.dialect)
         return connection.connection.driver_connection.execute(
             compiled.text, compiled.arranged(values))
+
+    def read(self, connection: Connection,
+             values: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Run one that selects, as above; return its rows, by column."""
+        return [dict(zip(self._names, row))
+                for row in self.run(connection, values).fetchall()]
 
     def run_all(self, connection: Connection,
                 rows: Sequence[Mapping[str, Any]]) -> None:

@@ -15,15 +15,17 @@ from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.adapt import Dumper
+from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, create_engine, exc
 from sqlalchemy.pool import NullPool
 
-from stampman.helpers.exceptions import StoreUnavailable
+from stampman.helpers.exceptions import CommitUnknown, StoreUnavailable
+from stampman.helpers.turns import turns
 from stampman.store._databases import Result, Work
 from stampman.store._lease_clock import SERVER_TIME, ServerClock
 from stampman.store._postgres_pool import Pool
 from stampman.store._postgres_troubles import (
-    AGAIN, ELSEWHERE, is_lost, state, told)
+    AGAIN, ELSEWHERE, NO_MORE, is_lost, state, told)
 from stampman.store._postgres_url import parameters
 from stampman.store.base import RETRY_AFTER
 
@@ -78,7 +80,8 @@ class PostgresDatabase:
     sees one moment of the database. A connection's `info` holds the time of
     the server, as the transaction began, as SERVER_TIME. All that the
     server and the network do is raised as StoreUnavailable, in words for
-    people; everything else is a bug and stays as it is.
+    people, and as CommitUnknown where `write` has asked for a commit and
+    got no clear answer; everything else is a bug and stays as it is.
     `silence` is how many seconds may pass without an answer.
     """
 
@@ -98,10 +101,10 @@ class PostgresDatabase:
     def write(self, work: Work) -> Result:
         """Return what `work(connection)` returns; what it wrote is durable
         then. It is run anew where others were in its way."""
-        with _troubles(self._pool):
+        with _troubles():
             for left in reversed(range(TRIES)):
                 try:
-                    with self._block(_WRITE) as connection:
+                    with self._block(_WRITE, _Held.commit) as connection:
                         result = work(connection)
                     return result
                 except _ERRORS as error:
@@ -111,13 +114,13 @@ class PostgresDatabase:
     @contextmanager
     def read(self):
         """Open a block that sees one moment of the database."""
-        with _troubles(self._pool), self._block(_READ) as connection:
+        with _troubles(), self._block(_READ, _Held.leave) as connection:
             yield connection
 
     def migrate(self, work: Work) -> Result:
-        """As `write`, alone among all that migrate, for as long as it
-        takes."""
-        with _troubles(self._pool):
+        """As `write`, alone among all that migrate, for as long as it takes:
+        only the network can tell a long statement from a dead server."""
+        with _troubles():
             alone = _Held(self._engine, self._pool.age)
             try:
                 alone.driver.silence = None
@@ -144,6 +147,11 @@ class PostgresDatabase:
         vacuums."""
         return True
 
+    def shrink(self) -> bool:
+        """Leave it to the server: it uses the room of what was deleted
+        again."""
+        return False
+
     def close(self) -> None:
         """Close all connections, as soon as they are not in use."""
         self._pool.close()
@@ -151,13 +159,15 @@ class PostgresDatabase:
     # -- transactions --------------------------------------------------------
 
     @contextmanager
-    def _block(self, begin):
+    def _block(self, begin, end):
         idle, held = self._pool.take(), None
         try:
             held = self._begun(idle, begin)
             yield held.connection
-            held.commit()
-        except BaseException:
+            end(held)
+        except BaseException as error:
+            if held and self._is_gone(error):
+                self._pool.close()
             held = held and held.undo()
             raise
         finally:
@@ -178,12 +188,19 @@ class PostgresDatabase:
                 self._pool.close()
         return _Held(self._engine, self._pool.age).begin(begin)
 
+    def _is_gone(self, error):
+        """Whether the server of an open transaction is: so it is for what
+        is idle. One that takes no more connections keeps those it has."""
+        return isinstance(error, CommitUnknown) \
+            or is_lost(error) or state(error) in ELSEWHERE
+
     def _connect(self):
         connection = _Connection.connect(
             autocommit=True, **{**_CONNECT, **self._parameters})
         try:
             connection.silence = self._silence
             connection.adapters.register_dumper(str, _Text)
+            connection.add_notice_handler(_tell)
             self._check(_Session(*connection.execute(
                 _SESSION).fetchone()[:len(_Session._fields)]))
         except BaseException:
@@ -238,7 +255,8 @@ class _Connection(psycopg.Connection):
 
     def wait(self, gen, interval=0.1, timeout=None):
         try:
-            return super().wait(gen, interval, timeout or self.silence)
+            with turns.aside:   # others may wait for its rows
+                return super().wait(gen, interval, timeout or self.silence)
         except psycopg.errors._WaitTimeout as error:
             self.close()        # what comes later answers nothing
             raise psycopg.OperationalError(
@@ -270,10 +288,27 @@ class _Held:
         return self
 
     def commit(self):
-        ended = self.driver.execute('COMMIT').statusmessage
+        """Raises CommitUnknown unless the server says how that ended.
+
+        An error says that the transaction is undone, if the connection
+        lives to hear that none is open any more. One that breaks may have
+        done so before, in, or after the commit.
+        """
+        try:
+            ended = self.driver.execute('COMMIT').statusmessage
+        except psycopg.Error as error:
+            if self.driver.info.transaction_status is TransactionStatus.IDLE:
+                raise
+            raise CommitUnknown(
+                f'a commit is not answered: {told(error) or NO_MORE}',
+                retry_after=RETRY_AFTER) from error
         if ended != 'COMMIT':
             raise AssertionError(
                 f'an error was passed over in a transaction: {ended}')
+
+    def leave(self):
+        """End a transaction that has only read."""
+        self.driver.rollback()
 
     def undo(self):
         """Return this, as good as new, or None where it has to be closed."""
@@ -292,15 +327,19 @@ class _Held:
             self.connection.close()
 
 
+def _tell(notice):
+    """Log what a server warns of, as of a standby that nobody waits for."""
+    if notice.severity_nonlocalized == 'WARNING':
+        log.warning('the database server says: %s', notice.message_primary)
+
+
 @contextmanager
-def _troubles(pool):
+def _troubles():
     try:
         yield
     except _ERRORS as error:
         if not (trouble := told(error)):
             raise
-        if is_lost(error) or state(error) in ELSEWHERE:
-            pool.close()
         raise _unavailable(trouble) from error
 
 

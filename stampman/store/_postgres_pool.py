@@ -10,6 +10,7 @@ from collections import deque
 from typing import Any
 
 from stampman.helpers.exceptions import StoreUnavailable
+from stampman.helpers.turns import turns
 from stampman.store import _forks
 from stampman.store.base import RETRY_AFTER
 
@@ -46,7 +47,8 @@ class Pool:
             turn = threading.Lock()
             turn.acquire()
             self._waiting.append(turn)
-        in_time = turn.acquire(timeout=self._patience)
+        with turns.away:
+            in_time = turn.acquire(timeout=self._patience)
         with self._lock:
             if in_time or turn not in self._waiting:
                 return self._next()

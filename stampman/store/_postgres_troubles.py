@@ -3,12 +3,16 @@
 import psycopg
 from sqlalchemy import exc
 
+from stampman.store._postgres_url import OPTIONS
+
+NO_MORE = 'the connection to the database is lost'
 # By the SQLSTATE, or the start of it; the longer one is looked up first.
 _TROUBLES = {
-    '08': 'the connection to the database is lost',
+    '08': NO_MORE,
     '25006': 'the database is read-only: a standby, or one that is over '
              'the limits of its plan',
     '25P03': 'a transaction waited too long for this process',
+    '25P04': 'the database is busy: a transaction took too long',
     '28': 'the database refuses the user or the password: correct '
           'DATABASE_URL',
     '3D000': 'there is no such database: make it, or correct DATABASE_URL',
@@ -51,7 +55,11 @@ _UNREACHED = {
     'failed to resolve host': 'its name is not known',
     'Name or service not known': 'its name is not known',
     'No such file or directory': 'nothing listens there',
+    'standby mode': 'there is none of the kind that DATABASE_URL asks for',
+    'session is ': 'there is none of the kind that DATABASE_URL asks for',
     'SSL': 'TLS could not be set up'}
+# What libpq says before it tries.
+_NOT_VALID = ('connection is bad: invalid ', 'connection is bad: definition ')
 AGAIN = ('40001', '40P01')      # undone, and may succeed at the next try
 # After these another server may be the right one to ask.
 ELSEWHERE = ('25006',)
@@ -83,6 +91,10 @@ def told(error: exc.DBAPIError | psycopg.Error) -> str:
 
 
 def _of_words(words):
+    if words.startswith(_NOT_VALID):
+        named = [one for one in OPTIONS if one in words]
+        return 'DATABASE_URL cannot be used: correct its ' \
+            f'{max(named, key=len, default="options")}'
     if 'FATAL' in words:
         for part, code in _REFUSALS.items():
             if part in words:
@@ -90,4 +102,4 @@ def _of_words(words):
     for part, why in _UNREACHED.items():
         if part in words:
             return f'{AWAY}: {why}'
-    return _TROUBLES['08']
+    return NO_MORE

@@ -23,8 +23,8 @@ def message(connection: Connection, pool: str, message_id: str) -> Message:
 def whole(connection: Connection, row: Mapping[str, Any]) -> Message:
     """Return the message of a row, with its attempts and recipients."""
     of = {'of': row['id']}
-    attempts = sorted(connection.execute(sql.ATTEMPTS, of).mappings(),
+    attempts = sorted(sql.ATTEMPTS.read(connection, of),
                       key=lambda attempt: attempt['number'])
-    recipients = connection.execute(sql.RECIPIENTS, of).mappings()
+    recipients = sql.RECIPIENTS.read(connection, of)
     return rows.message_of(row, map(rows.attempt_of, attempts),
                            map(rows.recipient_of, recipients))

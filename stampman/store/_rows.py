@@ -16,6 +16,7 @@ _EMAIL_FIELDS = frozenset(Email.model_fields)
 _PARTS_CONTENT = {'attachments': {'__all__': {'content'}}}
 _MESSAGE_FIELDS = tuple(name for name in Message.model_fields
                         if name not in ('attempts', 'recipients'))
+_RECIPIENT_FIELDS = tuple(Recipient.model_fields)
 _ADDRESSES = ('recipients', 'cc', 'bcc', 'reply_to')
 _ATTEMPT_FIELDS = [name for name in Attempt.model_fields
                    if name not in ('outcome', 'envelope')]
@@ -53,19 +54,20 @@ def message_row(message: Message, claim: Claim | None) -> dict[str, Any]:
 
 def recipient_rows(message: Message) -> list[dict[str, Any]]:
     return [{'message_id': message.id, 'position': position,
-             'mailbox': one.email.lower(), **dict(one)}
+             'mailbox': one.email.lower(),
+             **{name: getattr(one, name) for name in _RECIPIENT_FIELDS}}
             for position, one in enumerate(message.recipients)]
 
 
 def message_of(row: Mapping[str, Any], attempts: Iterable[Attempt] = (),
                recipients: Iterable[Recipient] = ()) -> Message:
     return Message(
-        **{name: row[name] for name in row if name in Message.model_fields},
+        **{name: row[name] for name in _MESSAGE_FIELDS},
         attempts=tuple(attempts), recipients=tuple(recipients))
 
 
 def recipient_of(row: Mapping[str, Any]) -> Recipient:
-    return Recipient(**{name: row[name] for name in Recipient.model_fields})
+    return Recipient(**{name: row[name] for name in _RECIPIENT_FIELDS})
 
 
 # -- attempts ----------------------------------------------------------------

@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, create_engine, exc
-from sqlalchemy.pool import QueuePool
+from sqlalchemy import Connection, create_engine, exc
+from sqlalchemy.pool import NullPool
 
 from stampman.helpers.exceptions import StoreUnavailable
 from stampman.store import _forks
 from stampman.store._databases import Result, Work
 from stampman.store._group_commit import GroupCommit
 from stampman.store._lease_clock import LeaseClock
+from stampman.store._sqlite_readers import Readers
 from stampman.store._sqlite_troubles import (
     OPEN_ANEW, RESTORE, driver, is_full, primary_code, told)
 from stampman.store._sqlite_writer import Writer
@@ -36,6 +37,11 @@ log = logging.getLogger(__name__)
 BUSY_TIMEOUT = 5.0          # seconds to wait for another's transaction
 READERS = 8                 # connections of a process that read
 WHOLE_CHECK = 64 << 20      # bytes up to which a file is checked at start
+# What is free in the file is used again. Where it is more than a share of all
+# pages, some are given back at a time: others want to write, too.
+INCREMENTAL = 2             # SQLite's number of that way
+KEPT_FREE = 0.25
+SHRUNK_BY = 100             # pages, 0.4 MB
 
 # Versions without the bug by which WAL can lose commits: from the first on,
 # and the later releases of the two older lines it was mended in.
@@ -60,10 +66,10 @@ class _Opened(NamedTuple):
     file: tuple[int, int] | None    # device and inode
     writer: Writer
     group: GroupCommit
-    reader: Engine
+    readers: Readers
 
     def dispose(self):
-        self.reader.dispose()
+        self.readers.close()
         self.writer.close()
 
 
@@ -107,7 +113,8 @@ class SqliteDatabase:
     @contextmanager
     def read(self):
         """Open a block that sees one moment of the database."""
-        with self._available() as opened, opened.reader.begin() as connection:
+        with self._available() as opened, \
+                opened.readers.transaction() as connection:
             yield connection
 
     def exists(self) -> bool:
@@ -149,17 +156,29 @@ class SqliteDatabase:
     def drop_traces(self) -> bool:
         """Take what was overwritten out of the file's own log, too; say if
         nobody was in the way. Nobody waits for it."""
-        with self._available() as opened:
-            connection = opened.reader.raw_connection()
-            try:
-                cursor = connection.cursor()
-                cursor.execute('PRAGMA busy_timeout=0')
-                busy = cursor.execute(
-                    'PRAGMA wal_checkpoint(TRUNCATE)').fetchone()[0]
-                cursor.execute(f'PRAGMA busy_timeout={self._milliseconds}')
-            finally:
-                connection.close()
+        with self._raw() as connection:
+            connection.execute('PRAGMA busy_timeout=0')
+            busy = connection.execute(
+                'PRAGMA wal_checkpoint(TRUNCATE)').fetchone()[0]
+            connection.execute(f'PRAGMA busy_timeout={self._milliseconds}')
         return not busy
+
+    def shrink(self) -> bool:
+        """Make the file smaller by some of what is free in it, where that is
+        much; say if there was so much. A file that an older release made
+        stays as large as it is."""
+        with self._raw() as connection:
+            free, pages, way = (
+                connection.execute(f'PRAGMA {name}').fetchone()[0]
+                for name in ('freelist_count', 'page_count', 'auto_vacuum'))
+            if way != INCREMENTAL or free <= max(
+                    SHRUNK_BY, pages * KEPT_FREE):
+                return False
+            # A script: `execute` would free one page, whatever it is told.
+            connection.executescript(
+                f'BEGIN IMMEDIATE; PRAGMA incremental_vacuum({SHRUNK_BY}); '
+                'COMMIT')
+            return True
 
     def close(self) -> None:
         """Close all connections, as soon as none is in use."""
@@ -169,19 +188,32 @@ class SqliteDatabase:
     # -- connections ---------------------------------------------------------
 
     @contextmanager
+    def _raw(self):
+        """Open a block that has the driver's own connection, outside of a
+        transaction."""
+        with self._available() as opened, \
+                opened.readers.borrowed() as connection:
+            yield connection.connection.driver_connection
+
+    @contextmanager
     def _available(self):
         with self._gate:
-            self._gate.wait_for(lambda: not self._forking)
+            while self._forking:
+                self._gate.wait()
             opened = self._open()
             self._inside += 1
         try:
-            with self._troubles():
-                yield opened
+            yield opened
+        except (exc.TimeoutError, exc.DBAPIError, driver.Error) as error:
+            if trouble := self._trouble(error):
+                raise _unavailable(trouble) from error
+            raise
         finally:
             with self._gate:
                 self._inside -= 1
                 self._close_retired()
-                self._gate.notify_all()
+                if self._forking:
+                    self._gate.notify_all()
 
     def _open(self):
         if self._opened and self._opened.file != _identity(self.path):
@@ -192,7 +224,8 @@ class SqliteDatabase:
                 os.getpid(), _identity(self.path), writer,
                 GroupCommit(writer.transaction, writer.part,
                             self._busy_timeout),
-                self._engine('BEGIN', READERS, self._connect))
+                Readers(self._engine(self._connect), READERS,
+                        self._busy_timeout))
             log.info('SQLite %s, journal_mode=%s, %s', driver.sqlite_version,
                      self.journal_mode, self.path)
         if self._opened.pid != os.getpid():
@@ -217,24 +250,20 @@ class SqliteDatabase:
         So each try is for 1 ms; but in a rollback journal a commit waits for
         those who read, and is not tried again."""
         if self.journal_mode != 'wal':
-            return Writer(self._engine(None, 1, self._connect), 1)
+            return Writer(self._engine(self._connect), 1)
         return Writer(
-            self._engine(None, 1, lambda: self._connect(busy_timeout=1)),
+            self._engine(lambda: self._connect(busy_timeout=1)),
             max(1, self._milliseconds))
 
     @property
     def _milliseconds(self):
         return int(self._busy_timeout * 1000)
 
-    def _engine(self, begin, connections, connect):
-        engine = create_engine(
-            'sqlite://', module=driver, creator=connect,
-            poolclass=QueuePool, pool_size=connections, max_overflow=0,
-            pool_timeout=self._busy_timeout)
-        # The driver's own BEGIN comes late, and would not be IMMEDIATE.
-        engine.dialect.do_begin = lambda connection: (
-            begin and connection.execute(begin))
-        return engine
+    def _engine(self, connect):
+        """Return what makes connections; whoever holds one begins himself:
+        the driver's own BEGIN comes late, and would not be IMMEDIATE."""
+        return create_engine('sqlite://', module=driver, creator=connect,
+                             poolclass=NullPool)
 
     def _connect(self, busy_timeout=None):
         """Connect to a file that exists: SQLite itself would make one.
@@ -245,6 +274,8 @@ class SqliteDatabase:
             timeout=self._busy_timeout, isolation_level=None,
             check_same_thread=False)
         try:
+            if not _size(self.path):    # later this cannot be chosen
+                connection.execute(f'PRAGMA auto_vacuum={INCREMENTAL}')
             mode = self._ensure_journal_mode(connection)
             for name, value in {
                     'synchronous': _SYNCHRONOUS[mode], 'foreign_keys': 'ON',
@@ -274,20 +305,15 @@ class SqliteDatabase:
 
     # -- troubles ------------------------------------------------------------
 
-    @contextmanager
-    def _troubles(self):
-        try:
-            yield
-        except exc.TimeoutError as error:
-            raise _unavailable('the database is busy: too many wait for a '
-                               'connection') from error
-        except (exc.DBAPIError, driver.Error) as error:
-            code = primary_code(error)
-            if not (trouble := told(code, self.path)):
-                raise
-            if code in OPEN_ANEW and not is_full(error):
-                self.close()
-            raise _unavailable(trouble) from error
+    def _trouble(self, error):
+        """Return what befell us, in words for people; '' if it is a bug."""
+        if isinstance(error, exc.TimeoutError):
+            return 'the database is busy: too many wait for a connection'
+        code = primary_code(error)
+        trouble = told(code, self.path)
+        if trouble and code in OPEN_ANEW and not is_full(error):
+            self.close()
+        return trouble
 
     # -- forks ---------------------------------------------------------------
 
@@ -322,9 +348,11 @@ def _unavailable(told):
 
 def _identity(path):
     """Return what tells a file from another of the same name, if any."""
-    with suppress(OSError):
+    try:
         found = os.stat(path)
-        return found.st_dev, found.st_ino
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _size(path):

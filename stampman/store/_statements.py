@@ -3,9 +3,11 @@
 What runs for each message is `Hot`.
 """
 
+from typing import NamedTuple
+
 from sqlalchemy import (
-    and_, bindparam, case, delete, func, insert, or_, select, text, true,
-    update)
+    Select, and_, bindparam, case, delete, func, insert, or_, select, text,
+    true, update)
 from sqlalchemy.types import Boolean, Double
 
 from stampman.helpers.delivery import Kind, Message, State
@@ -37,15 +39,15 @@ _MESSAGE = [messages.c[name] for name in Message.model_fields
             if name in messages.c]
 
 MESSAGE = select(*_MESSAGE).where(_ID, _M.pool == bindparam('in_pool'))
-CLAIMED = select(*_MESSAGE, _M.fence).where(_ID)
-ATTEMPTS = select(attempts).where(_A.message_id == bindparam('of'))
-RECIPIENTS = select(recipients).where(
-    _R.message_id == bindparam('of')).order_by(_R.position)
-CONTENT = select(emails.c.content).where(
-    emails.c.message_id == bindparam('of'))
-PARTS = select(attachments.c.content).where(
+CLAIMED = Hot(select(*_MESSAGE, _M.fence).where(_ID))
+ATTEMPTS = Hot(select(attempts).where(_A.message_id == bindparam('of')))
+RECIPIENTS = Hot(select(recipients).where(
+    _R.message_id == bindparam('of')).order_by(_R.position))
+CONTENT = Hot(select(emails.c.content).where(
+    emails.c.message_id == bindparam('of')))
+PARTS = Hot(select(attachments.c.content).where(
     attachments.c.message_id == bindparam('of')).order_by(
-    attachments.c.position)
+    attachments.c.position))
 
 # Where several change rows at once, who changes a message locks it first: what
 # is read of it before that may be old.
@@ -74,14 +76,13 @@ FORGET_KEY = delete(idempotency).where(
 
 # -- claiming ----------------------------------------------------------------
 
-WAITING_DUE = select(_M.id, _M.next_attempt_at.label('due')).where(
-    _M.next_attempt_at <= bindparam('now')).order_by(
-    _M.next_attempt_at).limit(bindparam('most'))
-RUN_OUT = select(_M.id, _M.lease_until.label('due')).where(
-    _M.lease_until <= bindparam('now')).order_by(
-    _M.lease_until).limit(bindparam('most'))
-TAKE_WAITING_DUE = WAITING_DUE.with_for_update(skip_locked=True)
-TAKE_RUN_OUT = RUN_OUT.with_for_update(skip_locked=True)
+_DUE = [
+    select(_M.id, due.label('due')).where(due <= bindparam('now')).order_by(
+        due).limit(bindparam('most'))
+    for due in (_M.next_attempt_at, _M.lease_until)]
+WAITING_DUE, RUN_OUT = map(Hot, _DUE)
+TAKE_WAITING_DUE, TAKE_RUN_OUT = (
+    Hot(due.with_for_update(skip_locked=True)) for due in _DUE)
 
 ORPHAN = update(attempts).where(
     _A.message_id == bindparam('of'), _A.kind.is_(None)).values(
@@ -93,10 +94,10 @@ PUT_ASIDE = update(messages).where(_ID).values(
                           bindparam('later', type_=Double))),
     lease_until=case((_M.lease_until.is_not(None),
                       bindparam('run_out', type_=Double))))
-CLAIM = update(messages).where(_ID).values(
+CLAIM = Hot(update(messages).where(_ID).values(
     state=State.sending.value, next_attempt_at=None,
     leased_by=bindparam('owner'), lease_until=bindparam('until'),
-    fence=_M.fence + 1)
+    fence=_M.fence + 1))
 
 # -- on its way --------------------------------------------------------------
 
@@ -196,15 +197,34 @@ CONCLUDE = update(messages).where(_ID).values(
 RESOLVE = update(attempts).where(
     _A.message_id == bindparam('of'), _A.kind == Kind.uncertain.value,
     _A.resolved.is_(None)).values(resolved=bindparam('word'))
-HASTEN = update(messages).where(
+
+
+class Later(NamedTuple):
+    """What waits beyond a time: to find some, and to take of those which
+    nobody else is changing, and which still do."""
+
+    found: Select
+    taken: Select
+
+
+def _later(*which):
+    # No other index than that of ids is of use: so none is taken.
+    still = case((and_(*which), 1), else_=0) == 1
+    return Later(
+        select(_M.id).where(*which).limit(bindparam('most')),
+        select(_M.id).where(_AMONG, still).with_for_update(
+            skip_locked=True))
+
+
+_AMONG = _M.id.in_(bindparam('ids', expanding=True))
+TO_HASTEN = _later(
     _M.pool.in_(bindparam('pools', expanding=True)),
     _M.state.in_([State.deferred.value, State.uncertain.value]),
-    _M.next_attempt_at > bindparam('now')).values(
-    next_attempt_at=bindparam('now'))
-
-BRING_BACK = update(messages).where(
+    _M.next_attempt_at > bindparam('now'))
+TO_BRING_BACK = _later(
     _M.next_attempt_at > bindparam('far'),
-    _M.next_attempt_at.is_distinct_from(_M.send_at)).values(
+    _M.next_attempt_at.is_distinct_from(_M.send_at))
+MAKE_DUE = update(messages).where(_AMONG).values(
     next_attempt_at=bindparam('now'))
 
 HAS_CONTENT = select(emails.c.message_id).where(

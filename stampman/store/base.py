@@ -1,9 +1,10 @@
 """The contract of a store: where messages live, and the queue they are.
 
-Every method is one transaction. It is durable when it returns: what was
-written survives a power cut. Where the store cannot be read or written a
-method raises StoreUnavailable, and then nothing of it has happened, except
-that the end of a commit may stay unknown.
+Every method is one transaction, but for `hasten` and `bring_back`, which are
+several. It is durable when it returns: what was written survives a power cut.
+Where the store cannot be read or written a method raises StoreUnavailable,
+and then nothing of it has happened: or CommitUnknown, where the answer to
+its commit is lost. Then it may have happened, or may yet.
 
 Times are seconds since the epoch, UTC; the caller brings them. A lease is
 told as a time too, and counted from the caller's `now` (of an attempt that
@@ -267,6 +268,11 @@ class AbstractStore(ABC):
     def drop_traces(self) -> bool:
         """Drop what the storage still holds of what was erased; say if
         nobody was in the way. Nobody waits for it: call it again."""
+
+    @abstractmethod
+    def shrink(self) -> bool:
+        """Give some of the room back that deleted messages took, where that
+        is much; say if there was so much, and call it again."""
 
     # -- what is known ---------------------------------------------------
 

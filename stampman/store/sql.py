@@ -17,6 +17,7 @@ from stampman.store import _retention as retention
 from stampman.store import _rows as rows
 from stampman.store import _statements as sql
 from stampman.store._databases import Database, database_at
+from stampman.store._hastening import make_due
 from stampman.store._shared import SharedTables
 from stampman.store._written import written
 from stampman.store.base import (
@@ -49,6 +50,7 @@ class SqlStore(SharedTables):
     def __init__(self, database: Database, clock: Clock | None = None):
         self._database = database
         self._clock = database.lease_clock(clock)
+        self._some_due = False      # at the last look
 
     @classmethod
     def at(cls, url: str, clock: Clock | None = None,
@@ -114,12 +116,13 @@ class SqlStore(SharedTables):
                                 self._clock.surely(connection, now))
 
     def claim_due(self, owner, now, lease_until, limit=1):
-        with self._database.read() as connection:
-            if not _due(connection, now, self._clock.seen(connection, now),
-                        limit, sql.WAITING_DUE, sql.RUN_OUT)[0]:
-                return ()
+        # Where some were due just now, more may be: no look goes before.
+        if not self._some_due and not self._is_due(now):
+            return ()
         try:
-            return self._claim(owner, now, lease_until, limit)
+            claimed = self._claim(owner, now, lease_until, limit)
+            self._some_due = bool(claimed)
+            return claimed
         except _Unreadable as unreadable:
             # As after going back to an older release. It must not keep
             # those behind it from being sent.
@@ -127,6 +130,13 @@ class SqlStore(SharedTables):
                           'an hour', extra={'message_id': unreadable.id})
             self._put_aside(unreadable.id, now)
             return ()
+
+    def _is_due(self, now):
+        with self._database.read() as connection:
+            waits = {'now': now, 'most': 1}
+            leased = {'now': self._clock.seen(connection, now), 'most': 1}
+            return bool(sql.WAITING_DUE.read(connection, waits)
+                        or sql.RUN_OUT.read(connection, leased))
 
     @written
     def _put_aside(self, connection, message_id, now):
@@ -137,9 +147,7 @@ class SqlStore(SharedTables):
     @written
     def _claim(self, connection, owner, now, lease_until, limit):
         leases_now = self._clock.time(connection, now)
-        ids, run_out = _due(
-            connection, now, leases_now, limit, sql.TAKE_WAITING_DUE,
-            sql.TAKE_RUN_OUT)
+        ids, run_out = _due(connection, now, leases_now, limit)
         for message_id in run_out:
             if following.orphan(connection, message_id, now):
                 log.warning('an attempt is uncertain: %s', ORPHANED,
@@ -247,15 +255,13 @@ class SqlStore(SharedTables):
         if self._database.locks_rows:
             connection.execute(sql.LOCK, {'of': message_id})
 
-    @written
-    def hasten(self, connection, pools, now):
-        return connection.execute(sql.HASTEN, {
-            'pools': list(pools), 'now': now}).rowcount
+    def hasten(self, pools, now):
+        return make_due(self._database, sql.TO_HASTEN, now,
+                        pools=list(pools))
 
-    @written
-    def bring_back(self, connection, now, ahead):
-        return connection.execute(sql.BRING_BACK, {
-            'now': now, 'far': now + ahead}).rowcount
+    def bring_back(self, now, ahead):
+        return make_due(self._database, sql.TO_BRING_BACK, now,
+                        far=now + ahead)
 
     # -- giving up -----------------------------------------------------------
 
@@ -289,6 +295,9 @@ class SqlStore(SharedTables):
     def drop_traces(self):
         return self._database.drop_traces()
 
+    def shrink(self):
+        return self._database.shrink()
+
     # -- what is known -------------------------------------------------------
 
     def message(self, pool, message_id):
@@ -297,13 +306,12 @@ class SqlStore(SharedTables):
 
     def email(self, message_id):
         with self._database.read() as connection:
-            content = connection.execute(
-                sql.CONTENT, {'of': message_id}).scalar()
-            if content is None:
+            found = sql.CONTENT.read(connection, {'of': message_id})
+            if not found:
                 raise NotFound(f'no content of message {message_id}')
-            parts = connection.execute(
-                sql.PARTS, {'of': message_id}).scalars().all()
-        return rows.email_of(content, parts)
+            parts = sql.PARTS.read(connection, {'of': message_id})
+        return rows.email_of(
+            found[0]['content'], [part['content'] for part in parts])
 
     def page(self, pool, filter=Filter(), limit=50):
         low, high = rows.id_bounds(filter.since, filter.until, filter.after)
@@ -350,23 +358,23 @@ def _compared(connection) -> tuple[str, bool]:
     return '', False
 
 
-def _due(connection, now, leases_now, limit, waiting, run_out):
-    """Return the ids due the longest, and which of them are to be rescued."""
-    rescued = connection.execute(
-        run_out, {'now': leases_now, 'most': limit}).all()
-    both = sorted([*connection.execute(
-        waiting, {'now': now, 'most': limit}), *rescued],
-        key=lambda row: row.due)
-    ids = [row.id for row in both[:limit]]
-    return ids, [row.id for row in rescued if row.id in ids]
+def _due(connection, now, leases_now, limit):
+    """Take the ids due the longest; return them, and which of them are to
+    be rescued."""
+    rescued = sql.TAKE_RUN_OUT.read(
+        connection, {'now': leases_now, 'most': limit})
+    waiting = sql.TAKE_WAITING_DUE.read(
+        connection, {'now': now, 'most': limit})
+    both = sorted([*waiting, *rescued], key=lambda row: row['due'])
+    ids = [row['id'] for row in both[:limit]]
+    return ids, [row['id'] for row in rescued if row['id'] in ids]
 
 
 def _claimed(connection, claim, until):
     message_id = claim.message_id
-    connection.execute(sql.CLAIM, {
+    sql.CLAIM.run(connection, {
         'of': message_id, 'owner': claim.owner, 'until': until})
-    row = connection.execute(
-        sql.CLAIMED, {'of': message_id}).mappings().one()
+    [row] = sql.CLAIMED.read(connection, {'of': message_id})
     try:
         message = reading.whole(connection, row)
     except (ValueError, TypeError, KeyError) as error:
@@ -383,5 +391,5 @@ def _is_known_better(known, kind):
 
 def _held(claim, found):
     if not found:
-        raise LeaseLost(f'the claim {claim.fence} on {claim.message_id} does '
-                        'not hold any more')
+        raise LeaseLost(
+            f'claim {claim.fence} on {claim.message_id} holds no more')

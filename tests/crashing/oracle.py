@@ -17,6 +17,7 @@ from stampman.store.base import Filter
 
 ENDS = {State.accepted, State.rejected, State.failed, State.cancelled}
 NOT_TAKEN = {State.rejected, State.failed, State.cancelled}
+UNKNOWN = 504       # the status of an answer that tells nothing
 PAGE = 100
 
 
@@ -40,7 +41,7 @@ class Told(NamedTuple):
     @property
     def refused(self) -> bool:
         """Whether the client was told that nothing was stored."""
-        return self.status is not None and self.id is None
+        return self.status not in (None, UNKNOWN) and self.id is None
 
 
 class Stored(NamedTuple):
@@ -132,7 +133,7 @@ def _acknowledged_is_there(history):
     for told in history.told:
         if told.id is None:
             if told.status is not None and not 400 <= told.status < 500 \
-                    and told.status != 503:
+                    and told.status not in (503, UNKNOWN):
                 yield f'{told.subject} was answered {told.status}'
             continue
         stored = by_id.get(told.id)

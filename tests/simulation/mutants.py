@@ -53,9 +53,9 @@ PROTOCOL = (
 ''', 400),
     _mutant('a claim does not raise the fence', _STATEMENTS, '''\
     leased_by=bindparam('owner'), lease_until=bindparam('until'),
-    fence=_M.fence + 1)
+    fence=_M.fence + 1))
 ''', '''\
-    leased_by=bindparam('owner'), lease_until=bindparam('until'))
+    leased_by=bindparam('owner'), lease_until=bindparam('until')))
 ''', 400),
     _mutant('answer before commit', 'intake.py', '''\
             if not self._is_there(pool.domain, entries[0].message.id):
@@ -87,9 +87,9 @@ PROTOCOL = (
         self._clock = None
 ''', 600),
     _mutant('no rescue', _SQL, '''\
-        run_out, {'now': leases_now, 'most': limit}).all()
+        connection, {'now': leases_now, 'most': limit})
 ''', '''\
-        run_out, {'now': -1.0, 'most': limit}).all()
+        connection, {'now': -1.0, 'most': limit})
 '''),
     _mutant('recording is not tried again', _DISPATCH, '''\
                 if self._clock.monotonic() >= give_up_at:

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 
 from stampman.gateway import Gateway, Surroundings
-from stampman.helpers.exceptions import StoreUnavailable
+from stampman.helpers.exceptions import CommitUnknown, StoreUnavailable
 from stampman.store._sqlite import SqliteDatabase
 from stampman.store.sql import SqlStore
 from stampman.worker import Worker
@@ -44,11 +44,11 @@ class Database(SqliteDatabase):
         super().__init__(path, pragmas={'synchronous': 'OFF'})
         self._engines = {}
 
-    def _engine(self, begin, connections, connect):
-        if begin not in self._engines:
-            self._engines[begin] = super()._engine(
-                begin, connections, connect)
-        return self._engines[begin]
+    def _engine(self, connect):
+        reads = connect == self._connect
+        if reads not in self._engines:
+            self._engines[reads] = super()._engine(connect)
+        return self._engines[reads]
 
     def move(self, path) -> None:
         """Be the database at `path` from now on."""
@@ -171,7 +171,7 @@ class Process:
         lost = world.commit_lost(name)
         if lost == 'lose_before' or world.store_is_out():
             self.world.note(self, f'FAILS {name}', about)
-            raise StoreUnavailable('simulated: nothing happened')
+            raise self._failure(lost)('simulated: nothing happened')
         held = world.leases.before(name)
         found = operation(*args, **options)
         world.leases.after(name, args, found, held)
@@ -184,8 +184,13 @@ class Process:
             self.point(f'after {name}', _about(name, args, found))
         if lost:
             self.world.note(self, f'LOSES THE END OF {name}', about)
-            raise StoreUnavailable('simulated: it has happened')
+            raise self._failure(lost)('simulated: it has happened')
         return found
+
+    def _failure(self, lost):
+        """Some databases know that an answer is lost, others just fail."""
+        return CommitUnknown if lost and self.world.plan.seed % 2 \
+            else StoreUnavailable
 
 
 def _about(name: str, args: tuple, found=None) -> str:
