@@ -152,7 +152,7 @@ class Process:
 
     def told(self) -> str:
         """Return the end of its log."""
-        return self.log.read_text(errors='replace')[-2000:]
+        return self.log.read_text(errors='replace')[-4000:]
 
 
 def free_port() -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import settings
@@ -18,8 +19,47 @@ settings.register_profile('ci', deadline=None, max_examples=60,
                           derandomize=True)
 settings.load_profile('ci' if os.environ.get('CI') else 'ordinary')
 
+MEMORY = '/dev/shm'
+ENOUGH = 4 << 30        # bytes
+
+
+def in_memory():
+    """Whether files may be made in memory, and programs run from there: what
+    is committed again and again need not wait for a disk."""
+    try:
+        found = os.statvfs(MEMORY)
+    except OSError:
+        return False
+    return os.access(MEMORY, os.W_OK) \
+        and found.f_bavail * found.f_frsize > ENOUGH \
+        and not found.f_flag & (os.ST_NOEXEC | os.ST_RDONLY)
+
+
+if in_memory():         # where `tmp_path` is
+    os.environ.setdefault('PYTEST_DEBUG_TEMPROOT', MEMORY)
+
 POOL_KEY = 'pool-key-of-the-tests'
 ADMIN_KEY = 'admin-key-of-the-tests'
+
+
+@pytest.fixture(scope='session')
+def hunts(request):
+    """The hunts for the mutants that are asked for, as many at a time as
+    there are cores."""
+    from simulation.mutating import hunt
+    wanted = [item.callspec.params['mutant']
+              for item in request.session.items
+              if 'hunts' in item.fixturenames]
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        yield {mutant.name: pool.submit(hunt, mutant) for mutant in wanted}
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.fixture(scope='session', autouse=True)
+def begin_hunts(request):
+    """Begin what computes for minutes before what waits for minutes."""
+    if any('hunts' in item.fixturenames for item in request.session.items):
+        request.getfixturevalue('hunts')
 
 
 @pytest.fixture

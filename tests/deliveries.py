@@ -12,6 +12,7 @@ from stampman.store import open_store
 from stampman.store.base import HealthRow
 
 from fakes import NOW, ScriptedService, Time, email, message, outcome
+from fresh import put_fresh
 
 ID = message().id
 
@@ -20,8 +21,8 @@ class World:
     """A store, a clock, and a message to deliver."""
 
     def __init__(self, folder):
+        put_fresh(folder / 'messages.db')
         self.store = store = open_store(f'sqlite:///{folder}/messages.db')
-        store.migrate()
         self.time = Time()
         self.pauses = []
         ids = (f'01890000-0000-7000-8000-{n:012}'

@@ -20,7 +20,8 @@ from stampman.gateway import Gateway, load_config
 from stampman.helpers import environment as environments
 from stampman.helpers.delivery import Clock
 from stampman.opening import surroundings
-from stampman.store import open_store
+
+from fresh import put_fresh
 
 ROOT = Path(__file__).parent.parent
 POOL_KEY = 'pool-key-of-example'
@@ -56,10 +57,10 @@ def api_in_process(folder: Path, clock: Clock | None = None):
     path.write_text(json.dumps(config()))
     environment = environments.read({
         'STAMPMAN_CONFIG': str(path), 'STAMPMAN_SECRET_KEY': SECRET_KEY})
+    put_fresh(folder / 'stampman.db')
     world = surroundings()
     gateway = Gateway(load_config(environment), environment,
                       world._replace(clock=clock or world.clock))
-    gateway.store.migrate()
     return create_api(gateway)
 
 
@@ -140,9 +141,7 @@ class GatewayServer:
         self.folder = folder
         self.threads = threads
         (folder / 'config.json').write_text(json.dumps(configured))
-        store = open_store(f'sqlite:///{folder / "stampman.db"}')
-        store.migrate()
-        store.close()
+        put_fresh(folder / 'stampman.db')
         self._environ = {
             'PATH': os.environ['PATH'], 'PYTHONPATH': str(ROOT),
             'STAMPMAN_CONFIG': str(folder / 'config.json'),

@@ -1,5 +1,6 @@
 """Stampman as its own processes, which a test may signal and kill."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -50,6 +51,13 @@ def wait_until(true, server, patience=PATIENCE):
     raise AssertionError(f'waited in vain; the log:\n{server.log[-3000:]}')
 
 
+def _kill_all(process):
+    """Kill a process that leads a session, and all that it started."""
+    with contextlib.suppress(ProcessLookupError):   # the last one is gone
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
 class Server(GatewayServer):
     """A running Stampman; `with` ends it, whatever has become of it."""
 
@@ -80,7 +88,11 @@ class Server(GatewayServer):
                 [sys.executable, '-m', *self._words], cwd=self.folder,
                 env=self._environ, stdout=log, stderr=log,
                 start_new_session=True)
-        self.until(lambda: self.get('/healthz').status == 200)
+        try:
+            self.until(lambda: self.get('/healthz').status == 200)
+        except BaseException:
+            self.kill()
+            raise
         return self
 
     def __exit__(self, *_):
@@ -93,8 +105,7 @@ class Server(GatewayServer):
 
     def kill(self):
         """End all its processes at once, as a power cut would."""
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        _kill_all(self.process)
 
     def until(self, true, patience=PATIENCE):
         wait_until(true, self, patience)
@@ -133,13 +144,16 @@ class WorkerProcess:
             self.process = subprocess.Popen(
                 self._words, cwd=self.folder, env=self._environ, stdout=log,
                 stderr=log, start_new_session=True)
-        self.until_it_says('has started')
+        try:
+            self.until_it_says('has started')
+        except BaseException:
+            _kill_all(self.process)
+            raise
         return self
 
     def __exit__(self, *_):
         if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+            _kill_all(self.process)
 
     @property
     def log(self):

@@ -9,6 +9,7 @@ from stampman.store import open_store
 from stampman.store.base import Filter
 
 from fakes import email, message
+from fresh import put_fresh
 from gateway_server import PATIENCE, config, sendgrid_at
 from processes import WorkerProcess
 
@@ -24,8 +25,8 @@ class Site:
     def __init__(self, folder, provider):
         self.folder = folder
         self.configure(provider.url)
+        put_fresh(folder / 'stampman.db')
         self.store = open_store(f'sqlite:///{folder}/stampman.db')
-        self.store.migrate()
 
     def configure(self, url, timeout=1):
         self.write(config({

@@ -1,5 +1,6 @@
 """A server that is killed in mid-send: nothing is lost, nothing is hidden."""
 
+import json
 import time
 
 import pytest
@@ -10,9 +11,11 @@ from stampman.helpers.delivery import Clock, Kind, State
 from stampman.opening import new_id
 from stampman.worker import Worker
 
+from fresh import put_fresh
 from gateway_server import ADMIN_KEY, EMAIL, config, sendgrid_at
 from processes import Server
 from servers import Recorder
+from sites import SHORT
 
 ACCEPTED = (202, b'', {'X-Message-Id': 'theirs'})
 LATER = 120.0       # seconds by which every lease has run out
@@ -34,10 +37,11 @@ def pool_of(providers, **settings):
     return configured
 
 
-def kill_in_mid_send(folder, providers, **settings):
+def kill_in_mid_send(folder, providers, server=None, **settings):
     """Kill all processes while the first provider has the request."""
     providers[0].hold()
-    server = Server(folder).configure(pool_of(providers, **settings))
+    server = (server or Server(folder)).configure(
+        pool_of(providers, **settings))
     with server:
         thread, replies = server.send_meanwhile(EMAIL)
         providers[0].wait_for(1)
@@ -82,12 +86,14 @@ def test_after_a_kill_a_pool_that_holds_sends_nothing(tmp_path, providers):
 
 @pytest.mark.long
 def test_a_restarted_server_goes_on_by_itself(tmp_path, providers):
-    kill_in_mid_send(tmp_path, providers)
-    server = Server(tmp_path)
+    server = Server(tmp_path, 'gunicorn as stampman run',
+                    TIMED=json.dumps(SHORT))
+    put_fresh(tmp_path / 'stampman.db')
+    kill_in_mid_send(tmp_path, providers, server)
     with server:
         def story():
             return server.get('/example.com/messages/', ADMIN_KEY
                               ).json['messages'][0]['status']
 
-        server.until(lambda: story() == 'accepted', patience=90)
+        server.until(lambda: story() == 'accepted')
     assert [len(one.requests) for one in providers] == [1, 1]

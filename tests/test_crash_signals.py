@@ -1,6 +1,7 @@
 """Processes that are frozen for longer than a lease, or told to stop."""
 
 import os
+import re
 import signal
 import threading
 import time
@@ -18,6 +19,7 @@ from crashing.wire import Wire
 KINDS = ('web', 'worker')
 LONG_CALL = 5.0         # seconds, longer than a process may take to stop
 GONE = 8.0              # seconds after which it must be gone all the same
+TOLD = re.compile(r'the (process \d+|worker) stops')
 
 
 @contextmanager
@@ -121,14 +123,14 @@ def test_who_was_frozen_in_the_call_has_the_last_word(runs, case):
 @pytest.mark.long
 @pytest.mark.parametrize('kind', KINDS)
 def test_who_is_told_to_stop_finishes_what_is_in_flight(tmp_path, kind):
-    with a_site(tmp_path) as (site, wire):
+    with a_site(tmp_path, call=LONG_CALL) as (site, wire):
         answer = threading.Event()
         wire.strike('taken', lambda: answer.wait(30))
         with Program(site, kind) as program:
             done = send(site, program, POOLS['hold'])
             assert wire.struck.wait(10)
             program.process.terminate()
-            time.sleep(0.2)         # it is told; from here on
+            until(lambda: TOLD.search(program.log), lambda: program.log)
             site.accept(POOLS['hold'], 'Order 2')
             answer.set()
             assert program.process.wait(GONE) == 0

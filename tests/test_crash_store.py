@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -9,9 +10,12 @@ from stampman.helpers.delivery import Clock, Kind, State
 from stampman.simulator import Simulator
 
 from crashing import troubles
+from crashing.cases import side_by_side
 from crashing.program import replace_text, wall_clock
 from crashing.running import POOLS, Program, Site, until
 from crashing.wire import Wire
+
+pytestmark = pytest.mark.long
 
 HOUR = 3600.0           # seconds
 WHILE = 1.0             # second, in which a worker looks many times
@@ -25,13 +29,13 @@ TROUBLES = {
     'read-only': troubles.ReadOnly}
 
 
-@pytest.fixture
-def site(tmp_path):
-    wrong = tmp_path / 'clock'
+@contextmanager
+def a_site(folder):
+    wrong = folder / 'clock'
     replace_text(wrong, '0')
     clock = Clock(lambda: wall_clock(wrong), time.monotonic)
     with Simulator(clock=clock) as simulator, Wire(simulator) as wire, \
-            Site(tmp_path, simulator, wire.url) as site:
+            Site(folder, simulator, wire.url) as site:
         site.wire = wire
         site.clock = wrong
         yield site
@@ -73,10 +77,13 @@ def assert_refuses(program, trouble, known):
         assert status == 200 or status == 503 and not trouble.reads, told
 
 
-@pytest.mark.long
-@pytest.mark.parametrize('name', TROUBLES)
-def test_a_store_in_trouble_takes_nothing_and_then_goes_on(site, name):
-    trouble = trouble_of(name, site)
+def in_trouble(folder, name):
+    """Begin a trouble and end it; return the oracle's history."""
+    with a_site(folder) as site:
+        return outlived(site, trouble_of(name, site))
+
+
+def outlived(site, trouble):
     with a_program(site, trouble) as program:
         trouble.started(program)
         known = leave_one_waiting(site, program)
@@ -94,9 +101,7 @@ def test_a_store_in_trouble_takes_nothing_and_then_goes_on(site, name):
         assert program.send(POOLS['hold'], 'after').state == 'accepted'
         history = site.judge()
         assert program.starts == 1
-    assert sorted(one.email.subject for one in history.stored) == [
-        'after', 'waits']
-    assert len(history.ledger) == 2
+    return history
 
 
 def serves(program):
@@ -106,11 +111,15 @@ def serves(program):
         return False
 
 
-@pytest.mark.long
-@pytest.mark.parametrize('kind', ['web', 'worker'])
-def test_an_end_is_recorded_when_space_comes_back(site, kind):
-    trouble = troubles.NoFileGrows(site)
-    with a_program(site, trouble, kind, recording=10.0) as program:
+def space_comes_back(folder, kind):
+    """Fill the disk in mid-call and give space while it tries to record the
+    end; return the oracle's history, and what clients were told."""
+    with a_site(folder) as site:
+        return recorded_late(site, troubles.NoFileGrows(site), kind)
+
+
+def recorded_late(site, trouble, kind):
+    with a_program(site, trouble, kind, recording=30.0) as program:
         site.wire.strike('taken', lambda: trouble.begin(program))
         threads = send(site, program, 'hold')
         assert site.wire.written.wait(10)
@@ -119,18 +128,17 @@ def test_an_end_is_recorded_when_space_comes_back(site, kind):
         until(site.is_quiet, lambda: program.log)
         for thread in threads:
             thread.join()
-    [(message, _)] = site.judge().stored
-    assert message.state is State.accepted
-    assert len(message.attempts) == 1
-    if kind == 'web':
-        assert site.told[0].status == 200
+    return site.judge(), site.told
 
 
-@pytest.mark.long
-@pytest.mark.parametrize('policy', POOLS)
-@pytest.mark.parametrize('kind', ['web', 'worker'])
-def test_an_end_that_could_not_be_recorded_is_uncertain(site, kind, policy):
-    trouble = troubles.NoFileGrows(site)
+def space_comes_late(folder, kind, policy):
+    """Give space when it has given up to record the end; return the
+    oracle's history."""
+    with a_site(folder) as site:
+        return unrecorded(site, troubles.NoFileGrows(site), kind, policy)
+
+
+def unrecorded(site, trouble, kind, policy):
     with a_program(site, trouble, kind, recording=0.5) as program:
         site.wire.strike('taken', lambda: trouble.begin(program))
         threads = send(site, program, policy)
@@ -139,12 +147,7 @@ def test_an_end_that_could_not_be_recorded_is_uncertain(site, kind, policy):
         for thread in threads:
             thread.join()
         until(site.is_quiet, lambda: program.log)
-    history = site.judge()
-    [(message, _)] = history.stored
-    assert message.attempts[0].outcome.kind is Kind.uncertain
-    assert (message.state, len(history.ledger)) == {
-        'hold': (State.uncertain, 1),
-        'failover': (State.accepted, 2)}[policy]
+    return site.judge()
 
 
 def send(site, program, policy) -> list[threading.Thread]:
@@ -155,11 +158,68 @@ def send(site, program, policy) -> list[threading.Thread]:
     return []
 
 
-@pytest.mark.long
-def test_a_connection_that_may_only_ask_refuses_too(site):
-    trouble = troubles.Trouble(site)
-    with a_program(site, trouble) as program:
-        known = program.send(POOLS['hold'], 'before')
-    with Program(site, store={'pragmas': {'query_only': 'ON'}}) as program:
-        assert_refuses(program, trouble, known)
-    assert len(site.judge().ledger) == 1
+def only_asks(folder):
+    """Start it on connections that may only ask; return the oracle's
+    history."""
+    with a_site(folder) as site:
+        trouble = troubles.Trouble(site)
+        with a_program(site, trouble) as program:
+            known = program.send(POOLS['hold'], 'before')
+        with Program(site, store={
+                'pragmas': {'query_only': 'ON'}}) as program:
+            assert_refuses(program, trouble, known)
+        return site.judge()
+
+
+RUNS = {'in trouble': in_trouble, 'space comes back': space_comes_back,
+        'space comes late': space_comes_late, 'only asks': only_asks}
+
+
+def run(folder, what, *about):
+    return RUNS[what](folder, *about)
+
+
+@pytest.fixture(scope='module')
+def runs(request, tmp_path_factory):
+    with side_by_side(run, request, tmp_path_factory) as started:
+        yield started
+
+
+def cases(what, *abouts):
+    return pytest.mark.parametrize('case', [
+        pytest.param((what, *about), id='-'.join(about) or what)
+        for about in abouts])
+
+
+@cases('in trouble', *([name] for name in TROUBLES))
+def test_a_store_in_trouble_takes_nothing_and_then_goes_on(runs, case):
+    history = runs[case].result()
+    assert sorted(one.email.subject for one in history.stored) == [
+        'after', 'waits']
+    assert len(history.ledger) == 2
+
+
+@cases('space comes back', ['web'], ['worker'])
+def test_an_end_is_recorded_when_space_comes_back(runs, case):
+    history, told = runs[case].result()
+    [(message, _)] = history.stored
+    assert message.state is State.accepted
+    assert len(message.attempts) == 1
+    if case[1] == 'web':
+        assert told[0].status == 200
+
+
+@cases('space comes late', *(
+    (kind, policy) for kind in ('web', 'worker') for policy in POOLS))
+def test_an_end_that_could_not_be_recorded_is_uncertain(runs, case):
+    history = runs[case].result()
+    [(message, _)] = history.stored
+    assert message.attempts[0].outcome.kind is Kind.uncertain
+    assert (message.state, len(history.ledger)) == {
+        'hold': (State.uncertain, 1),
+        'failover': (State.accepted, 2)}[case[2]]
+
+
+@cases('only asks', [])
+def test_a_connection_that_may_only_ask_refuses_too(runs, case):
+    assert len(runs[case].result().ledger) == 1

@@ -12,6 +12,7 @@ from stampman.opening import new_id
 from stampman.store import open_store
 
 from fakes import email, message
+from fresh import put_fresh
 from gateway_server import ADMIN_KEY, EMAIL, config, sendgrid_at
 from processes import COMMANDS, Server
 from servers import Recorder
@@ -29,8 +30,8 @@ def provider():
 def store_due_message(folder):
     """Store a message that waits, as an earlier process left it."""
     now = time.time()
+    put_fresh(folder / 'stampman.db')
     store = open_store(f'sqlite:///{folder}/stampman.db')
-    store.migrate()
     store.add(message(id=new_id(now), state=State.queued, created_at=now,
                       expires_at=now + 3600, next_attempt_at=now), email())
     store.close()

@@ -14,6 +14,7 @@ from stampman.opening import new_id
 from stampman.worker import Worker
 
 from fakes import Time
+from fresh import put_fresh
 from servers import Recorder
 
 MAIL = {'from_email': 'hello@example.com', 'recipients': 'you@example.org',
@@ -29,11 +30,11 @@ class World:
         (path / 'config.json').write_text(CONFIG % provider.url)
         found = environment.read(
             {'STAMPMAN_CONFIG': str(path / 'config.json')})
+        put_fresh(path / 'stampman.db')
         self.time = Time()
         self.provider = provider
         self.gateway = Gateway(load_config(found), found, Surroundings(
             self.time.clock, lambda: 0.5, self.time.pass_by, new_id, 'me'))
-        self.gateway.store.migrate()
 
     def send(self):
         return self.gateway.send('example.com', submission(MAIL),

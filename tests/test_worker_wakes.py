@@ -12,6 +12,7 @@ from stampman.helpers.mail import submission
 from stampman.opening import surroundings
 from stampman.worker import Worker
 
+from fresh import put_fresh
 from gateway_server import EMAIL, config, sendgrid_at
 from servers import Recorder
 
@@ -30,10 +31,10 @@ def gateway(tmp_path, provider):
     path = tmp_path / 'config.json'
     path.write_text(json.dumps(config({
         'sendgrid': sendgrid_at(provider.url)})))
+    put_fresh(tmp_path / 'stampman.db')
     found = environment.read({'STAMPMAN_CONFIG': str(path)})
     gateway = Gateway(load_config(found), found, surroundings()._replace(
         timing=Timing(idle=NEVER)))
-    gateway.store.migrate()
     yield gateway
     gateway.store.close()
 
