@@ -26,6 +26,7 @@ from stampman.opening import surroundings
 from stampman.serving import graceful_timeout
 from stampman.store import open_store
 from stampman.store._postgres import CONNECTIONS
+from stampman.store._sqlite import INCREMENTAL
 
 from dynos import PROCFILE, SHUTDOWN, words_of
 from fakes import email, message
@@ -241,9 +242,28 @@ def test_what_the_pages_copy_is_there():
             assert (ROOT / path).is_file()
 
 
+def of_sqlite(words):
+    """Return the page's command for SQLite that has these words."""
+    found, = (one for one in re.findall(
+        r'^sqlite3 \S+ "(.+)"$', DEPLOY, re.MULTILINE) if words in one)
+    return found
+
+
+def test_a_file_of_an_older_release_shrinks_after_the_command(tmp_path):
+    store = open_store(f'sqlite:///{tmp_path}/stampman.db')
+    store.migrate()
+    store.close()
+    with closing(sqlite3.connect(tmp_path / 'stampman.db')) as other:
+        other.executescript('PRAGMA auto_vacuum=NONE; VACUUM')
+        before = other.execute('PRAGMA auto_vacuum').fetchone()
+        other.executescript(of_sqlite('auto_vacuum'))
+        after = other.execute('PRAGMA auto_vacuum').fetchone()
+    assert (before, after) == ((0,), (INCREMENTAL,))
+
+
 def test_a_backup_of_sqlite_as_it_is_told_has_what_was_just_committed(
         tmp_path):
-    statement, = re.findall(r'^sqlite3 \S+ "(.+)"$', DEPLOY, re.MULTILINE)
+    statement = of_sqlite('VACUUM INTO')
     store = open_store(f'sqlite:///{tmp_path}/stampman.db')
     store.migrate()
     store.add(message(id='of-now', state=State.queued), email())
