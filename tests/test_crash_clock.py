@@ -50,10 +50,7 @@ def jump(folder, kind, name):
         return site.judge()
 
 
-@pytest.fixture(scope='module')
-def jumps(request, tmp_path_factory):
-    with side_by_side(jump, request, tmp_path_factory) as started:
-        yield started
+jumps = side_by_side(jump)
 
 
 @pytest.mark.long

@@ -122,10 +122,7 @@ def how_it_ended(history):
                message.possible_duplicate)
 
 
-@pytest.fixture(scope='module')
-def crashes(request, tmp_path_factory):
-    with side_by_side(crash, request, tmp_path_factory) as started:
-        yield started
+crashes = side_by_side(crash)
 
 
 @pytest.mark.parametrize('case', [

@@ -86,10 +86,7 @@ def run(folder, what, kind, policy):
         else freeze(folder, what, kind, policy)
 
 
-@pytest.fixture(scope='module')
-def runs(request, tmp_path_factory):
-    with side_by_side(run, request, tmp_path_factory) as started:
-        yield started
+runs = side_by_side(run)
 
 
 def cases(what):

@@ -10,7 +10,7 @@ from stampman.helpers.delivery import Clock, Kind, State
 from stampman.simulator import Simulator
 
 from crashing import troubles
-from crashing.cases import side_by_side
+from crashing.cases import by_name, side_by_side
 from crashing.program import replace_text, wall_clock
 from crashing.running import POOLS, Program, Site, until
 from crashing.wire import Wire
@@ -175,14 +175,7 @@ RUNS = {'in trouble': in_trouble, 'space comes back': space_comes_back,
         'space comes late': space_comes_late, 'only asks': only_asks}
 
 
-def run(folder, what, *about):
-    return RUNS[what](folder, *about)
-
-
-@pytest.fixture(scope='module')
-def runs(request, tmp_path_factory):
-    with side_by_side(run, request, tmp_path_factory) as started:
-        yield started
+runs = side_by_side(by_name(RUNS))
 
 
 def cases(what, *abouts):

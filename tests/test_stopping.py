@@ -15,7 +15,7 @@ import pytest
 
 from stampman.helpers.delivery import State
 
-from crashing.cases import side_by_side
+from crashing.cases import by_name, side_by_side
 from gateway_server import ADMIN_KEY, EMAIL, config, sendgrid_at
 from processes import TIMED, Server
 from servers import RawServer, Recorder, after_the_request
@@ -196,14 +196,7 @@ RUNS = {'real time': real_time, 'in flight': in_flight, 'hangs': hangs,
         'kept': kept, 'dies': dies}
 
 
-def run(folder, name, *about):
-    return RUNS[name](folder, *about)
-
-
-@pytest.fixture(scope='module')
-def runs(request, tmp_path_factory):
-    with side_by_side(run, request, tmp_path_factory) as started:
-        yield started
+runs = side_by_side(by_name(RUNS))
 
 
 def cases(name, *abouts):
