@@ -15,6 +15,8 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from stampman import logs
 from stampman.gateway import Gateway, load_config
 from stampman.helpers import environment as environments
 from stampman.helpers.delivery import Timing
+from stampman.helpers.turns import turns
 from stampman.main import create_app
 from stampman.opening import surroundings
 from stampman.store._databases import database_at
@@ -45,7 +48,7 @@ class Strikes:
         self._path = path and Path(path)
         self._counts = Counter()
         self._lock = threading.Lock()
-        self.writing = threading.RLock()
+        self._writing = threading.RLock()
         self.now = threading.local()    # `method`: what this thread is in
 
     def at(self, moment: str, method: str) -> None:
@@ -58,8 +61,18 @@ class Strikes:
                 f'{moment} {method} {self._counts[moment, method]} ')
         if due:
             name, whom = due.split()
-            with self.writing:      # or the frozen would lock everybody out
+            with self.writing():    # or the frozen would lock everybody out
                 self._send(signal.Signals[name], whom)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Let nobody else of this process write meanwhile."""
+        with turns.away:        # whoever writes may wait for a turn
+            self._writing.acquire()
+        try:
+            yield
+        finally:
+            self._writing.release()
 
     def _take(self, here):
         first, *others = self._path.read_text().splitlines() or ['']
@@ -104,7 +117,7 @@ class DeadlyDatabase:
                 self._strikes.at('within', method)
             return result
 
-        with self._strikes.writing:
+        with self._strikes.writing():
             return self._database.write(deadly)
 
 
