@@ -1,4 +1,4 @@
-"""A way to a PostgreSQL server that breaks where a COMMIT passes by."""
+"""A way to a PostgreSQL server that breaks where a commit passes by."""
 
 import select
 import socket
@@ -7,7 +7,10 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from urllib.parse import urlsplit
 
-COMMIT = b'COMMIT\0'        # the end of a message that holds nothing else
+# What commits: the end of a message that holds nothing else, and the starts
+# of statements that are a transaction by themselves (store/_combined.py).
+COMMIT = b'COMMIT\0'
+ALONE = (b'WITH message AS', b'WITH held AS', b'WITH locked AS')
 PATIENCE = 30.0             # seconds
 
 Strike = Callable[[socket.socket, socket.socket, bytes], None]
@@ -16,15 +19,15 @@ Strike = Callable[[socket.socket, socket.socket, bytes], None]
 class Proxy:
     """Passes on what is said to the server of a database URL, for `with`.
 
-    `url` leads through it. Where `strike` is set, the next COMMIT is handed
+    `url` leads through it. Where `strike` is set, the next commit is handed
     to it, with the sockets to the client and to the server; when it returns
-    both are closed.
+    both are closed. `journeys` counts what the client has said.
     """
 
     def __init__(self, url: str):
         self._to = urlsplit(url)
         self.strike: Strike | None = None
-        self.strikes = 0
+        self.strikes = self.journeys = 0
         self._threads = []
         self._open = set()
 
@@ -71,12 +74,16 @@ class Proxy:
                     data = one.recv(1 << 16)
                     if not data:
                         return
-                    if one is client and self.strike \
-                            and data.endswith(COMMIT):
+                    self.journeys += one is client
+                    if one is client and self.strike and _commits(data):
                         strike, self.strike = self.strike, None
                         self.strikes += 1
                         return strike(client, server, data)
                     other[one].sendall(data)
+
+
+def _commits(data):
+    return data.endswith(COMMIT) or any(start in data for start in ALONE)
 
 
 def lost_on_the_way(client, server, data):
@@ -96,11 +103,13 @@ def nothing_comes_back(client, server, data):
 
 
 class Late:
-    """It reaches the server when it is `released`."""
+    """It reaches the server when it is `released`; then it has `passed`."""
 
     def __init__(self):
         self.released = threading.Event()
+        self.passed = threading.Event()
 
     def __call__(self, client, server, data):
         self.released.wait(PATIENCE)
         answer_is_lost(client, server, data)
+        self.passed.set()

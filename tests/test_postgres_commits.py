@@ -19,7 +19,7 @@ from backends import NOW, POOL, add_claimed, attempt, new_id
 from clocks import machine
 from gateway_server import EMAIL, POOL_KEY, config, sendgrid_at
 from postgres_proxy import (
-    Late, Proxy, answer_is_lost, lost_on_the_way, nothing_comes_back)
+    PATIENCE, Late, Proxy, answer_is_lost, lost_on_the_way, nothing_comes_back)
 from postgres_stores import fresh, name, store
 from servers import Given, Recorder
 from test_intake import mail, pool
@@ -140,8 +140,7 @@ def test_what_stays_unknown_is_told_and_no_503(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize('key', [None, KEY])
-@pytest.mark.parametrize('rate', [None, 1])
+@pytest.mark.parametrize('key, rate', [(KEY, None), (None, 1), (KEY, 1)])
 def test_a_commit_that_comes_late_is_waited_for(
         intake, proxy, store, key, rate):
     """Until then its rows are locked, and nobody can know."""
@@ -156,6 +155,14 @@ def test_a_commit_that_comes_late_is_waited_for(
     taken = intake._replace(pause=pause).submit(
         pool(rate=rate), mail(), NOW, key)
     assert len(pauses) >= 2 and everything(store) == [taken.message]
+
+
+def test_what_comes_late_and_alone_finds_the_repeat(intake, proxy, store):
+    proxy.strike = late = Late()
+    taken = intake.submit(pool(), mail(), NOW)
+    late.released.set()
+    assert late.passed.wait(PATIENCE)
+    assert everything(store) == [taken.message]
 
 
 # -- what a commit's answer says ---------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql import Delete, Select, Update
 
+from stampman.store import _combined
 from stampman.store import _statements as sql
 from stampman.store.sql import SqlStore
 
@@ -45,7 +46,7 @@ ANALYZE
 
 def queries():
     """Give each statement that looks for rows, with its name."""
-    for name, one in vars(sql).items():
+    for name, one in [*vars(sql).items(), *vars(_combined).items()]:
         one = getattr(one, 'statement', one)
         if name[0] != '_' and isinstance(one, Delete | Select | Update):
             yield name, one

@@ -48,6 +48,11 @@ class Prepared:
         self.attempts = [rows.begun_row(one.attempt, one.message.id)
                          for one in entries if one.attempt]
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is one message, without attachments."""
+        return len(self.messages) == 1 and not self.attachments
+
     def write(self, connection: Connection, lease_time: float) -> None:
         """`lease_time`: what the clock shows that leases are counted on."""
         messages = [

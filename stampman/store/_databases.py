@@ -24,9 +24,12 @@ class Database(Protocol):
     they return; `read` is a block of one that sees one moment. What befalls
     them is raised as StoreUnavailable; as CommitUnknown, where a commit is
     not answered. `locks_rows`: who changes a message must lock its row first.
+    `combines`: it changes several tables in one statement, and has `write_one`
+    for a call that runs no more than one.
     """
 
     locks_rows: bool
+    combines: bool
 
     def lease_clock(self, clock: Clock | None) -> LeaseClock: ...
     def write(self, work: Work) -> Result: ...

@@ -84,3 +84,11 @@ class ServerClock(LeaseClock):
         return connection.info[SERVER_TIME] if self._asks else now
 
     seen = time
+
+    def ends(self, now: float, lasts: float | None
+             ) -> dict[str, float | None]:
+        """Return the values of a statement that counts `lasts` seconds from
+        its own time, or, where nothing is asked, from `now`."""
+        if self._asks or lasts is None:
+            return {'until': None, 'lasts': lasts}
+        return {'until': now + lasts, 'lasts': None}

@@ -10,6 +10,7 @@ nobody acknowledges, and this side a server that is alive and does not answer.
 """
 
 import logging
+import select
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -49,7 +50,8 @@ _CONNECT = {
 # idle_in_transaction_session_timeout.
 _SETTINGS = {
     'statement_timeout': '5s', 'lock_timeout': '2s',
-    'idle_in_transaction_session_timeout': '10s', 'jit': 'off'}
+    'idle_in_transaction_session_timeout': '10s', 'jit': 'off',
+    'default_transaction_isolation': 'read committed'}
 _SESSION = f"""SELECT current_setting('server_version'),
     current_setting('server_encoding'),
     set_config('synchronous_commit',
@@ -59,6 +61,7 @@ _SESSION = f"""SELECT current_setting('server_version'),
     {', '.join(f"set_config('{name}', '{value}', false)"
                for name, value in _SETTINGS.items())}"""
 _TIME = 'SELECT extract(epoch FROM clock_timestamp())::float8'
+_NOTHING = ''
 _WRITE = f'BEGIN ISOLATION LEVEL READ COMMITTED; {_TIME}'
 # A plan for whatever state would read a pool's sent messages for the few that
 # wait: reads are planned anew.
@@ -87,6 +90,7 @@ class PostgresDatabase:
 
     lease_clock = ServerClock
     locks_rows = True
+    combines = True
 
     def __init__(self, url: str, *, connections: int = CONNECTIONS,
                  patience: float = PATIENCE, silence: float = SILENCE):
@@ -101,12 +105,19 @@ class PostgresDatabase:
     def write(self, work: Work) -> Result:
         """Return what `work(connection)` returns; what it wrote is durable
         then. It is run anew where others were in its way."""
+        return self._write(work, _WRITE, _Held.run)
+
+    def write_one(self, work: Work) -> Result:
+        """As `write`, for a call that runs one statement, which is then a
+        transaction by itself; SERVER_TIME is not to be relied upon."""
+        return self._write(work, _NOTHING, _Held.run_one)
+
+    def _write(self, work, begin, run):
         with _troubles():
             for left in reversed(range(TRIES)):
                 try:
-                    with self._block(_WRITE, _Held.commit) as connection:
-                        result = work(connection)
-                    return result
+                    with self._block(begin) as held:
+                        return run(held, work)
                 except _ERRORS as error:
                     if not left or state(error) not in AGAIN:
                         raise
@@ -114,8 +125,9 @@ class PostgresDatabase:
     @contextmanager
     def read(self):
         """Open a block that sees one moment of the database."""
-        with _troubles(), self._block(_READ, _Held.leave) as connection:
-            yield connection
+        with _troubles(), self._block(_READ) as held:
+            yield held.connection
+            held.leave()
 
     def migrate(self, work: Work) -> Result:
         """As `write`, alone among all that migrate, for as long as it takes:
@@ -159,12 +171,11 @@ class PostgresDatabase:
     # -- transactions --------------------------------------------------------
 
     @contextmanager
-    def _block(self, begin, end):
+    def _block(self, begin):
         idle, held = self._pool.take(), None
         try:
             held = self._begun(idle, begin)
-            yield held.connection
-            end(held)
+            yield held
         except BaseException as error:
             if held and self._is_gone(error):
                 self._pool.close()
@@ -275,9 +286,12 @@ class _Held:
     def begin(self, statements):
         """Return this, in a transaction, or close it.
 
-        The last of the statements tells the server's time.
+        The last of the statements tells the server's time. Without any,
+        nothing is asked: it is seen whether the server has hung up.
         """
         try:
+            if not statements:
+                return self._heard_nothing()
             cursor = self.driver.execute(statements)
             while cursor.nextset():
                 pass
@@ -287,24 +301,47 @@ class _Held:
             raise
         return self
 
+    def _heard_nothing(self):
+        unasked = select.poll()
+        unasked.register(self.driver, select.POLLIN)
+        if unasked.poll(0):
+            raise psycopg.OperationalError(NO_MORE)
+        return self
+
+    def run(self, work):
+        """Run a call in the transaction that is open, and commit it."""
+        result = work(self.connection)
+        self.commit()
+        return result
+
+    def run_one(self, work):
+        """Run a call whose only statement is a transaction by itself."""
+        with self._committing():
+            return work(self.connection)
+
     def commit(self):
-        """Raises CommitUnknown unless the server says how that ended.
+        with self._committing():
+            ended = self.driver.execute('COMMIT').statusmessage
+        if ended != 'COMMIT':
+            raise AssertionError(
+                f'an error was passed over in a transaction: {ended}')
+
+    @contextmanager
+    def _committing(self):
+        """Raise CommitUnknown unless the server says how that ended.
 
         An error says that the transaction is undone, if the connection
         lives to hear that none is open any more. One that breaks may have
         done so before, in, or after the commit.
         """
         try:
-            ended = self.driver.execute('COMMIT').statusmessage
+            yield
         except psycopg.Error as error:
             if self.driver.info.transaction_status is TransactionStatus.IDLE:
                 raise
             raise CommitUnknown(
                 f'a commit is not answered: {told(error) or NO_MORE}',
                 retry_after=RETRY_AFTER) from error
-        if ended != 'COMMIT':
-            raise AssertionError(
-                f'an error was passed over in a transaction: {ended}')
 
     def leave(self):
         """End a transaction that has only read."""

@@ -85,6 +85,7 @@ class SqliteDatabase:
 
     lease_clock = LeaseClock
     locks_rows = False          # a transaction that writes is alone
+    combines = False
 
     def __init__(self, path: Path, *, busy_timeout: float = BUSY_TIMEOUT,
                  journal_mode: str = journal_mode_for(

@@ -101,43 +101,45 @@ CLAIM = Hot(update(messages).where(_ID).values(
 
 # -- on its way --------------------------------------------------------------
 
-EXTEND = Hot(update(messages).where(_HELD).values(
+EXTENDED = update(messages).where(_HELD).values(
     lease_until=bindparam('until'),
-    possible_duplicate=or_(_M.possible_duplicate,
-                           bindparam('twice', type_=Boolean))))
-_NEXT = select(func.coalesce(func.max(_A.number), 0) + 1).where(
+    possible_duplicate=or_(
+        _M.possible_duplicate, bindparam('twice', type_=Boolean)))
+EXTEND = Hot(EXTENDED)
+NEXT = select(func.coalesce(func.max(_A.number), 0) + 1).where(
     _A.message_id == bindparam('message_id')).scalar_subquery()
-BEGIN = Hot(insert(attempts).values(
-    number=_NEXT, **{name: bindparam(name) for name in (
-        'message_id', 'id', 'service', 'provider', 'round', 'started_at',
-        'envelope', 'replays')}))
-_ENDED = {'ended_at': bindparam('at'), 'kind': bindparam('how'),
-          'outcome': bindparam('rest')}
-_THE_ATTEMPT = and_(
+BEGUN = ('id', 'service', 'provider', 'round', 'started_at', 'envelope',
+         'replays')
+BEGIN = Hot(insert(attempts).values(number=NEXT, **{
+    name: bindparam(name) for name in ('message_id', *BEGUN)}))
+ENDS = {'ended_at': bindparam('at'), 'kind': bindparam('how'),
+        'outcome': bindparam('rest')}
+THE_ATTEMPT = and_(
     _A.message_id == bindparam('of'), _A.id == bindparam('ended'))
 # The end of one that nobody has ended for it: so it nearly always is.
 END_OPEN = Hot(update(attempts).where(
-    _THE_ATTEMPT, _A.kind.is_(None), select(_M.id).where(
-        _ID, _M.erased_at.is_(None)).exists()).values(_ENDED))
+    THE_ATTEMPT, _A.kind.is_(None), select(_M.id).where(
+        _ID, _M.erased_at.is_(None)).exists()).values(ENDS))
 # A person's word on an attempt yields to the proof that it was accepted.
-END = update(attempts).where(_THE_ATTEMPT).values(**_ENDED, resolved=case(
+END = update(attempts).where(THE_ATTEMPT).values(**ENDS, resolved=case(
     (bindparam('how') == Kind.accepted.value, None), else_=_A.resolved))
 _TAKEN_TWICE = select(func.count() > 1).where(
     _A.message_id == _M.id, or_(
         _A.kind == Kind.accepted.value,
         and_(_A.kind == Kind.uncertain.value, _A.resolved.is_(None)))
 ).scalar_subquery()
+IS_ACCEPTED = {'state': State.accepted.value, 'next_attempt_at': None,
+               'reason': '', **_NO_LEASE}
 ACCEPTED = Hot(update(messages).where(_ID).values(
-    state=State.accepted.value, next_attempt_at=None, reason='',
     possible_duplicate=or_(_M.possible_duplicate, _TAKEN_TWICE),
-    **_NO_LEASE))
-ALL_ACCEPTED = Hot(update(recipients).where(
+    **IS_ACCEPTED))
+EACH_ACCEPTED = update(recipients).where(
     _R.message_id == bindparam('of')).values(
     status=State.accepted.value, reason='',
-    provider_message_id=bindparam('theirs')))
+    provider_message_id=bindparam('theirs'))
+ALL_ACCEPTED = Hot(EACH_ACCEPTED)
 SETTLED = update(messages).where(_ID).values(
-    state=State.accepted.value, next_attempt_at=None, reason='',
-    possible_duplicate=bindparam('twice'), **_NO_LEASE)
+    possible_duplicate=bindparam('twice'), **IS_ACCEPTED)
 SETTLE_ONE = update(recipients).where(
     _R.message_id == bindparam('of'), _R.mailbox == bindparam('whom')
 ).values(status=bindparam('becomes'), reason=bindparam('why'),
@@ -146,7 +148,7 @@ SETTLE_ONE = update(recipients).where(
 # new of them is read, in the order of this FROM.
 ENDED = select(_A.kind, _A.outcome, _M.erased_at).join_from(
     messages, attempts, _A.message_id == _M.id).where(
-    _THE_ATTEMPT).with_for_update()
+    THE_ATTEMPT).with_for_update()
 TURN_AWAY = update(messages).where(
     _ID, _M.fence != bindparam('but')).values(fence=_M.fence + 1)
 # What is held for the sake of an attempt is concluded anew.

@@ -3,7 +3,6 @@
 import logging
 from typing import Any
 
-from sqlalchemy import inspect
 from sqlalchemy.exc import IntegrityError
 
 from stampman.helpers.delivery import Claim, Clock, Kind, State
@@ -16,18 +15,18 @@ from stampman.store import _reading as reading
 from stampman.store import _retention as retention
 from stampman.store import _rows as rows
 from stampman.store import _statements as sql
+from stampman.store._combined import Combined
 from stampman.store._databases import Database, database_at
 from stampman.store._hastening import make_due
 from stampman.store._shared import SharedTables
+from stampman.store._version import compared
 from stampman.store._written import written
 from stampman.store.base import (
     ORPHANED, RETRY_AFTER, UNSETTLED, Claimed, Entry, Filter)
-from stampman.store.schema import HEAD
 
 log = logging.getLogger(__name__)
 
 ASIDE = 3600.0              # seconds for which an unreadable message waits
-_VERSION = 'SELECT version_num FROM alembic_version'
 
 
 class _Unreadable(Exception):
@@ -50,6 +49,8 @@ class SqlStore(SharedTables):
     def __init__(self, database: Database, clock: Clock | None = None):
         self._database = database
         self._clock = database.lease_clock(clock)
+        self._combined = database.combines and Combined(
+            database, self._clock)
         self._some_due = False      # at the last look
 
     @classmethod
@@ -68,7 +69,7 @@ class SqlStore(SharedTables):
 
     def _migrated(self, connection):
         self._database.check(connection)
-        problem, behind = _compared(connection)
+        problem, behind = compared(connection)
         if problem and not behind:
             raise StoreUnavailable(problem, retry_after=RETRY_AFTER)
         if behind:
@@ -80,7 +81,7 @@ class SqlStore(SharedTables):
         if not self._database.exists():
             return 'there is no database yet: run "stampman migrate"'
         with self._database.read() as connection:
-            return _compared(connection)[0]
+            return compared(connection)[0]
 
     def close(self):
         self._database.close()
@@ -92,6 +93,8 @@ class SqlStore(SharedTables):
 
     def add_all(self, entries, rate=None, key=None):
         prepared = adding.Prepared(entries)
+        if self._combined and prepared.is_plain and rate is key is None:
+            return self._combined.add(prepared)
         try:
             self._add(prepared, rate, key)
         except IntegrityError as error:
@@ -158,25 +161,34 @@ class SqlStore(SharedTables):
             connection, claim._replace(message_id=message_id),
             leases_now + lease_until - now) for message_id in ids)
 
+    def begin(self, claim, attempt, lease_until, possible_duplicate=False):
+        begin = self._combined.begin if self._combined else self._begin
+        _held(claim, begin(claim, attempt, lease_until, possible_duplicate))
+        return claim._replace(lease_until=lease_until)
+
     @written
-    def begin(self, connection, claim, attempt, lease_until,
-              possible_duplicate=False):
+    def _begin(self, connection, claim, attempt, lease_until, twice):
         now = attempt.started_at
         extended = sql.EXTEND.run(connection, {
             'of': claim.message_id, 'held_fence': claim.fence,
             'until': (self._clock.time(connection, now)
-                      + lease_until - now),
-            'twice': possible_duplicate})
-        _held(claim, extended.rowcount)
-        sql.BEGIN.run(connection, rows.begun_row(attempt, claim.message_id))
-        return claim._replace(lease_until=lease_until)
+                      + lease_until - now), 'twice': twice}).rowcount
+        if extended:
+            sql.BEGIN.run(
+                connection, rows.begun_row(attempt, claim.message_id))
+        return extended
 
-    @written
-    def end(self, connection, attempt, message_id, claim=None):
-        self._lock(connection, message_id)
+    def end(self, attempt, message_id, claim=None):
         end = {'of': message_id, 'ended': attempt.id,
                'at': attempt.ended_at, 'how': attempt.outcome.kind.value,
                'rest': rows.rest_of(attempt.outcome)}
+        if self._combined and self._combined.end(end, attempt):
+            return True
+        return self._end(end, attempt, message_id, claim)
+
+    @written
+    def _end(self, connection, end, attempt, message_id, claim):
+        self._lock(connection, message_id)
         if sql.END_OPEN.run(connection, end).rowcount:
             following.ended(connection, attempt, message_id)
             return True
@@ -186,7 +198,7 @@ class SqlStore(SharedTables):
             raise NotFound(f'no attempt {attempt.id} of {message_id}')
         if row.erased_at is not None:
             attempt = retention.unnamed(attempt)
-            end['rest'] = rows.rest_of(attempt.outcome)
+            end = {**end, 'rest': rows.rest_of(attempt.outcome)}
         if _is_known_better(row.kind, attempt.outcome.kind):
             return False
         connection.execute(sql.END, end)
@@ -338,25 +350,6 @@ class SqlStore(SharedTables):
 
 
 # -- parts of the transactions above -----------------------------------------
-
-def _compared(connection) -> tuple[str, bool]:
-    """Return what is wrong with the schema, and whether it is just behind."""
-    tables = inspect(connection).get_table_names()
-    if 'alembic_version' not in tables:
-        if tables:
-            return 'the database is another program\'s: it has tables, but ' \
-                'not Stampman\'s; correct DATABASE_URL', False
-        return 'the database is empty: run "stampman migrate"', True
-    found = connection.exec_driver_sql(_VERSION).scalar() or ''
-    if found < HEAD:
-        return f'the schema ({found}) is older than this program\'s ' \
-            f'({HEAD}): run "stampman migrate"', True
-    if found > HEAD:
-        return f'the schema ({found}) is newer than this program\'s ' \
-            f'({HEAD}): run the newer Stampman, or restore a backup from ' \
-            'before its "stampman migrate"', False
-    return '', False
-
 
 def _due(connection, now, leases_now, limit):
     """Take the ids due the longest; return them, and which of them are to

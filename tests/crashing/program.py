@@ -120,6 +120,13 @@ class DeadlyDatabase:
         with self._strikes.writing():
             return self._database.write(deadly)
 
+    def write_one(self, work):
+        """There is nothing within what is one statement: it dies before."""
+        if method := getattr(self._strikes.now, 'method', None):
+            self._strikes.at('within', method)
+        with self._strikes.writing():
+            return self._database.write_one(work)
+
 
 class DeadlyStore:
     """A store before and after whose methods the process may die."""

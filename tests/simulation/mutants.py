@@ -135,9 +135,9 @@ RECONSIDER = update(messages).where(
     _ID, _M.state == State.cancelled.value).values(
 '''),
     _mutant('possible_duplicate is not marked', _SQL, '''\
-            'twice': possible_duplicate})
+                      + lease_until - now), 'twice': twice}).rowcount
 ''', '''\
-            'twice': False})
+                      + lease_until - now), 'twice': False}).rowcount
 ''', 400),
     Mutant('any answer to a replay is believed', (
         Change('store/_following.py', '''\
