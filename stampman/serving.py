@@ -91,6 +91,11 @@ def on_reload(server):
         log.error('the config is not reloaded: %s', str(error))
 
 
+def post_worker_init(worker):
+    """Called in each process that serves, when the app is loaded."""
+    opening.keep_loaded()
+
+
 def on_exit(server):
     """Exit with 0 though told again, as Heroku may: Python takes gunicorn's
     handlers away before it is at its end."""

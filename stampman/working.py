@@ -15,7 +15,7 @@ from collections.abc import Callable
 from stampman import logs, running
 from stampman.gateway import Gateway
 from stampman.helpers.exceptions import StampmanError
-from stampman.opening import open_gateway, start_sentry
+from stampman.opening import keep_loaded, open_gateway, start_sentry
 from stampman.worker import THREADS, Worker
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ class _Process:
                           self._news.put(number))
         start_sentry(self._worker.gateway)
         self._worker.start()
+        keep_loaded()
         while True:
             news = self._next_news()
             if news in (signal.SIGTERM, signal.SIGINT):

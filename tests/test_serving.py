@@ -3,6 +3,8 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -183,3 +185,15 @@ def test_a_client_that_lingers_stalls_nobody(tmp_path):
             assert time.monotonic() - began < 1.5
         for client in lingering:
             client.close()
+
+
+def test_the_garbage_collector_does_not_look_at_what_is_loaded():
+    """It would stop everybody for as long as it looks."""
+    told = subprocess.run(
+        [sys.executable, '-c', 'import gc\n'
+         'from stampman import main, serving\n'
+         'serving.post_worker_init(None)\n'
+         'print(gc.get_freeze_count(), len(gc.get_objects()))'],
+        capture_output=True, text=True, check=True).stdout
+    frozen, looked_at = map(int, told.split())
+    assert frozen > 20_000 and looked_at < 1_000
