@@ -209,6 +209,8 @@ def latency(bench: Bench) -> Iterator[Row]:
 
     with ExitStack() as stack:
         provider = stack.enter_context(Provider(bench.folder))
+        bare = stack.enter_context(
+            Peer('bare:app', bench.folder, provider.url))
         for store in bench.all_stores(provider):
             server = stack.enter_context(store.serve(provider))
             request = mail.request(f'{server.url}{server.path}', mail.EMAIL)
@@ -218,23 +220,28 @@ def latency(bench: Bench) -> Iterator[Row]:
                 f'{provider.url}/v3/mail/send', mail.SENDGRID)
             found = interleaved({
                 'direct': at_times(provider, direct, '202', LOAD * most),
-                'sent': at_times(server, request, '200', LOAD * most)},
+                'BARE': at_times(
+                    bare, mail.request(bare.url, mail.SENDGRID), '200',
+                    LOAD * most),
+                store.name: at_times(server, request, '200', LOAD * most)},
                 bench.rounds)
             yield from _added(store.name, found, LOAD * most)
 
 
-def _added(name, found, rate):
-    for what, target in (('p50', '≤ 4.5 ms'), ('p99', '≤ 13 ms')):
-        sides = {side: [getattr(one.load, what) for one in each]
-                 for side, each in found.items()}
+def _added(store, found, rate):
+    direct = found['direct']
+    for name, what, target in (
+            ('BARE', 'p50', ''), (store, 'p50', '≤ 4.5 ms'),
+            ('BARE', 'p99', ''), (store, 'p99', '≤ 13 ms')):
+        sides = [[getattr(one.load, what) for one in side]
+                 for side in (found[name], direct)]
         yield Row(
             'latency', f'{name}, added {what}', target,
-            Spread.of(sent - direct for sent, direct
-                      in zip(sides['sent'], sides['direct'])).told(1, ' ms'),
-            ' − '.join(Spread.of(sides[side]).told(1)
-                       for side in ('sent', 'direct')) + ' ms',
-            f'{median(one.each for one in found["sent"]):.2f} ms',
-            f'{rate:.0f} /s, {LOAD:.0%} of the most')
+            Spread.of(it - other for it, other in zip(*sides)).told(
+                1, ' ms'),
+            ' − '.join(Spread.of(side).told(1) for side in sides) + ' ms',
+            f'{median(one.each for one in found[name]):.2f} ms',
+            f'{rate:.0f} /s, {LOAD:.0%} of what {store} can do')
 
 
 def slow(bench: Bench) -> Iterator[Row]:
