@@ -81,6 +81,24 @@ def test_a_dyno_asks_for_tls(tmp_path, scheme, given, used):
         **environ, 'DYNO': 'web.1'}).database_url == f'{scheme}:{HOST}{used}'
 
 
+@pytest.mark.parametrize('password', ['who?me', '?', 'a?sslmode=disable&b'])
+@pytest.mark.parametrize('given, used', [
+    ('', '?sslmode=require'), ('?', '?sslmode=require'),
+    ('?host=other', '?host=other&sslmode=require'),
+    ('?sslmode=verify-full', '?sslmode=verify-full')])
+def test_a_question_mark_of_the_password_begins_no_options(
+        tmp_path, password, given, used):
+    start = f'postgres://someone:{password}@db:5433/mail'
+    found = environment.read({
+        'STAMPMAN_CONFIG': str(tmp_path / 'config.json'), 'DYNO': 'web.1',
+        'DATABASE_URL': start + given}).database_url
+    said = parameters(found)
+    assert parameters(start + used) == said
+    assert (said['password'], said['host'].split(',')[-1]) == (
+        password, 'other' if 'host=' in given else 'db')
+    assert said['sslmode'] in ('require', 'verify-full')
+
+
 def test_a_server_without_tls_is_not_spoken_to_without_it(postgres_url):
     store = open_store(f'{postgres_url}?sslmode=require')
     with pytest.raises(Exception, match='TLS could not be set up'):

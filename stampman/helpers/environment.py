@@ -21,6 +21,8 @@ VARIABLES = frozenset({
 _USERINFO = re.compile('//[^/:@?]*:([^/?]*)@')
 # libpq takes this for one, too, if it comes before any other at sign.
 _UNQUOTED = re.compile('//[^/:@?]*:([^/@?]*[?][^/@]*)@')
+# What stands before the host, as libpq finds it: its question marks are its.
+_BEFORE_HOST = re.compile('[^:]*://[^/@]*@')
 _OPTION = re.compile('[?&](?:ssl)?password=([^&]*)')
 MIN_SECRET = 32     # characters of STAMPMAN_SECRET_KEY
 
@@ -95,11 +97,11 @@ def _database_url(variables, directory):
     url = variables.get('DATABASE_URL')
     if not url:
         return f'sqlite:///{directory / "stampman.db"}'
-    query = url.partition('?')[2]
+    _, mark, query = _BEFORE_HOST.sub('', url, count=1).partition('?')
     if 'DYNO' not in variables or not url.startswith('postgres') \
             or 'sslmode' in parse_qs(query):
         return url
-    return f'{url}{"&" if query else "?"}sslmode=require'
+    return f'{url}{"&" if query else "" if mark else "?"}sslmode=require'
 
 
 def passwords(url: str) -> Sequence[str]:
