@@ -14,7 +14,8 @@ from stampman import backoff, logs
 from stampman.helpers import recipients
 from stampman.helpers.delivery import (
     Attempt, Claim, Clock, Kind, Message, Outcome, State, Timing, must_hold)
-from stampman.helpers.exceptions import LeaseLost, StoreUnavailable
+from stampman.helpers.exceptions import (
+    CommitUnknown, LeaseLost, StoreUnavailable)
 from stampman.helpers.mail import Email
 from stampman.services.base import SendContext
 from stampman.services._evidence import next_look, waited_for
@@ -32,14 +33,18 @@ class StoreJournal:
     """The journal of one message, kept in the store."""
 
     def __init__(self, dispatch, claim: Claim, message: Message,
-                 acceptance=None):
-        """`acceptance` stores the message, where it is not stored yet."""
+                 acceptance=None, until: float = math.inf):
+        """`acceptance` stores the message, where it is not stored yet.
+        `until` a time (monotonic seconds) it may be found out what became
+        of a commit."""
         self._store = dispatch.store
         self._clock = dispatch.clock
         self._pause = dispatch.pause
         self._new_id = dispatch.new_id
         self._timing = dispatch.timing
+        self._stops_at = dispatch.stops_at
         self._acceptance = acceptance
+        self._until = until
         self.claim = claim
         self.message = message
 
@@ -85,7 +90,53 @@ class StoreJournal:
     def _begun(self, attempt, lease_until, again):
         if not self.is_stored:
             return self._acceptance.store(attempt, lease_until)
-        return self._store.begin(self.claim, attempt, lease_until, again)
+        begins = self.claim, attempt, lease_until, again
+        give_up_at = min(
+            self._until, self._stops_at(), self._clock.monotonic()
+            + lease_until - attempt.started_at - self._timing.grace)
+        try:
+            return self._store.begin(*begins)
+        except CommitUnknown:
+            while self._clock.monotonic() < give_up_at:
+                self._pause(self._timing.between_tries)
+                if self._begins_now(*begins):
+                    log.warning('a commit was not answered; it is known now')
+                    return self.claim._replace(lease_until=lease_until)
+            raise
+
+    def _begins_now(self, claim, attempt, lease_until, again):
+        """Try to begin an attempt that may have begun; say whether it surely
+        has. Raises LeaseLost where somebody goes on without us.
+
+        It has the same id in each try, and each has the same claim: one of
+        them succeeds at most, and none after a rescue.
+        """
+        has_begun = self._has_begun(attempt)
+        if has_begun is not False:
+            return bool(has_begun)
+        try:
+            self._store.begin(claim, attempt, lease_until, again)
+        except StoreUnavailable:
+            return False
+        except LeaseLost:
+            raise
+        except Exception:       # the earlier try was just faster, perhaps
+            if self._has_begun(attempt) is False:
+                raise
+            return False
+        return True
+
+    def _has_begun(self, attempt):
+        """Whether it is stored, and still open; None: nobody can say."""
+        try:
+            stored = self._store.message(self.message.pool, self.message.id)
+        except StoreUnavailable:
+            return None
+        found = [one for one in stored.attempts if one.id == attempt.id]
+        if stored.state is not State.sending or any(
+                one.outcome for one in found):
+            raise LeaseLost()
+        return bool(found)
 
     def end(self, outcome: Outcome):
         """Commit how the attempt ended; try for a while if that fails."""
@@ -217,7 +268,7 @@ class Dispatch(NamedTuple):
         ends it; the message is then another's, or is rescued when the lease
         runs out.
         """
-        journal = StoreJournal(self, claim, message, acceptance)
+        journal = StoreJournal(self, claim, message, acceptance, until)
         with logs.bind(message_id=message.id, pool=message.pool):
             try:
                 outcome = self._walk(journal, email, services, until,

@@ -216,3 +216,57 @@ def test_its_patience_does_not_keep_a_service_from_being_asked():
     walk(ScriptedService('first', outcome('deferred')), second,
          until=Time().clock.monotonic() + 25)
     assert second.calls
+
+
+# -- an attempt that was long in being written down --------------------------
+
+class Slow(MemoryJournal):
+    """It takes so many seconds to begin an attempt, the first time."""
+
+    def __init__(self, message, time, seconds):
+        super().__init__(message, time)
+        self.seconds = seconds
+
+    def begin(self, *about):
+        context = super().begin(*about)
+        self.time.pass_by(self.seconds)
+        self.seconds = 0.0
+        return context
+
+
+def walk_slowly(seconds, *services, resting=()):
+    time, health = Time(), EveryoneIsWell(resting)
+    journal = Slow(message(), time, seconds)
+    pool = PooledEmailService(services, journal, health, time.clock)
+    return pool.send_email(email(), ANY_TIME), journal, health, pool
+
+
+@pytest.mark.parametrize('seconds', [5.1, 11.0, 60.0])
+def test_a_service_for_which_no_time_is_left_is_not_called(seconds):
+    """Nobody learns anything of it: that was the database."""
+    first = ScriptedService('first', outcome('accepted'))
+    second = ScriptedService('second', outcome('accepted'))
+    result, journal, health, _ = walk_slowly(seconds, first, second)
+    assert not first.calls and not second.calls
+    assert (result.kind, result.code) == (Kind.deferred, UNFINISHED)
+    assert journal.entries == [
+        ('begin', 'first'), ('end', 'first', Kind.deferred)]
+    assert health.recorded == [('first', None)]
+    assert 'not called' in journal.message.attempts[0].outcome.reason
+
+
+def test_while_half_of_the_time_is_left_it_is_called():
+    only = ScriptedService('only', outcome('deferred'))
+    _, _, health, _ = walk_slowly(4.9, only)
+    assert len(only.calls) == 1
+    assert health.recorded == [('only', Kind.deferred)]
+
+
+def test_what_was_not_called_is_so_in_the_same_round():
+    """A retry of the round begins where it should have."""
+    only = ScriptedService('only', outcome('accepted'))
+    _, journal, health, pool = walk_slowly(11.0, only, resting=('first',))
+    again = pool.send_email(email(), ANY_TIME)
+    assert again.kind is Kind.accepted and len(only.calls) == 1
+    assert [one.round for one in journal.message.attempts] == [0, 0]
+    assert health.recorded == [('only', None), ('only', Kind.accepted)]

@@ -22,6 +22,10 @@ log = logging.getLogger(__name__)
 # evidence to come.
 UNFINISHED = 'round_unfinished'
 WAITS = 'waits_for_evidence'
+# The code of an attempt that had begun too late for a call, and the part of
+# its time that a call must have left: it would only fail, or be uncertain.
+NOT_CALLED = 'not_called'
+LEAST = 0.5
 
 
 class Journal(Protocol):
@@ -113,6 +117,8 @@ class PooledEmailService(AbstractEmailService):
                 continue
             outcomes.append(self._attempt(
                 service, permit, seconds, email, tuple(resting)))
+            if outcomes[-1].code == NOT_CALLED:     # it comes first, then
+                return outcomes[-1].model_copy(update={'code': UNFINISHED})
         return _best(outcomes, resting)
 
     def ask(self, email: Callable[[], Email], context: SendContext,
@@ -160,24 +166,35 @@ class PooledEmailService(AbstractEmailService):
         except Exception:
             self.health.release(permit)
             raise
-        try:
-            outcome = service.send_email(email, context)
-        except Exception as error:      # a bug of ours: who knows how far
-            log.exception('the service %s broke', service.name)
-            outcome = Outcome(
-                kind=Kind.uncertain, alert=True,
-                reason=f'the service broke: {type(error).__name__}')
+        in_time = (self.clock.monotonic()
+                   <= context.deadline - LEAST * seconds)
+        outcome = _called(service, email, context) if in_time else Outcome(
+            kind=Kind.deferred, code=NOT_CALLED,
+            reason='it was not called: to write that down took too long')
         if resting:
             outcome = outcome.model_copy(update={'passed_over': resting})
         try:
             self.journal.end(outcome)
         finally:
-            self.health.record(permit, outcome)
+            if in_time:
+                self.health.record(permit, outcome)
+            else:
+                self.health.release(permit)
         if outcome.alert:
             log.error('%s needs a look', service.name, extra={
                 'service': service.name, 'kind': outcome.kind,
                 'status': outcome.http_status, 'reason': outcome.reason})
         return outcome
+
+
+def _called(service, email, context):
+    try:
+        return service.send_email(email, context)
+    except Exception as error:      # a bug of ours: who knows how far
+        log.exception('the service %s broke', service.name)
+        return Outcome(
+            kind=Kind.uncertain, alert=True,
+            reason=f'the service broke: {type(error).__name__}')
 
 
 def _looked_up(service, context):
@@ -208,6 +225,8 @@ def _was_asked(service, message):
     """In this round."""
     return any(attempt.service == service.name
                and attempt.round == message.round
+               and not (attempt.outcome
+                        and attempt.outcome.code == NOT_CALLED)
                for attempt in message.recent)
 
 
