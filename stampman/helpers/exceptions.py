@@ -158,8 +158,8 @@ class StoreUnavailable(StampmanError):
 
 
 class CommitUnknown(StoreUnavailable):
-    """A commit was asked for, and its answer is lost: what it holds may be
-    stored, now or later."""
+    """A commit was asked for, and its answer is lost, or says nothing: what
+    it holds may be stored, now or later."""
 
     status, code = 504, 'outcome_unknown'
     title = 'It is not known whether this was stored'

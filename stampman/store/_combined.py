@@ -56,7 +56,8 @@ ADD_BEGUN = Hot(_RECIPIENTS.add_cte(_MESSAGE, _EMAIL, _ATTEMPT))
 
 # -- on its way --------------------------------------------------------------
 
-_HELD = sql.EXTENDED.values(lease_until=LEASE_END).returning(_M.id).cte(
+_HELD = sql.EXTEND.statement.values(
+    lease_until=LEASE_END).returning(_M.id).cte(
     'held')
 # Nobody but its holder begins an attempt: the number is the next one.
 BEGIN = Hot(insert(attempts).from_select(
@@ -73,7 +74,7 @@ _LOCKED = select(_M.id).where(
 _ENDED = update(attempts).where(
     sql.THE_ATTEMPT, _A.message_id == _LOCKED.c.id, _A.kind.is_(None),
     _A.number == 1).values(sql.ENDS).returning(_A.message_id).cte('ended')
-_ACCEPTED = sql.EACH_ACCEPTED.where(
+_ACCEPTED = sql.ALL_ACCEPTED.statement.where(
     recipients.c.message_id == _ENDED.c.message_id).cte('everybody')
 # The first attempt of a message is accepted, for all its recipients.
 END_ACCEPTED = Hot(update(messages).where(

@@ -57,6 +57,7 @@ _UNREACHED = {
     'No such file or directory': 'nothing listens there',
     'standby mode': 'there is none of the kind that DATABASE_URL asks for',
     'session is ': 'there is none of the kind that DATABASE_URL asks for',
+    'does not match host name': 'its certificate is for another name',
     'SSL': 'TLS could not be set up'}
 # What libpq says before it tries.
 _NOT_VALID = ('connection is bad: invalid ', 'connection is bad: definition ')

@@ -21,11 +21,12 @@ from urllib.parse import quote
 from sqlalchemy import Connection, create_engine, exc
 from sqlalchemy.pool import NullPool
 
-from stampman.helpers.exceptions import StoreUnavailable
+from stampman.helpers.exceptions import CommitUnknown, StoreUnavailable
 from stampman.store import _forks
 from stampman.store._databases import Result, Work
 from stampman.store._group_commit import GroupCommit
 from stampman.store._lease_clock import LeaseClock
+from stampman.store._sqlite_commits import Unanswered
 from stampman.store._sqlite_readers import Readers
 from stampman.store._sqlite_troubles import (
     OPEN_ANEW, RESTORE, driver, is_full, primary_code, told)
@@ -78,8 +79,9 @@ class SqliteDatabase:
 
     `write` runs a call in a transaction, `read` is a block of one. All that
     the file, the disk and other processes do to them is raised as
-    StoreUnavailable, in words for people; everything else is a bug and stays
-    as it is.
+    StoreUnavailable, in words for people, and as CommitUnknown where a commit
+    failed so that it may have happened; everything else is a bug and stays as
+    it is.
     `busy_timeout` is in seconds; `pragmas` are set on each connection.
     """
 
@@ -209,6 +211,11 @@ class SqliteDatabase:
             if trouble := self._trouble(error):
                 raise _unavailable(trouble) from error
             raise
+        except Unanswered as unanswered:    # the connections stay: who opens
+            raise CommitUnknown(            # anew finds what is not synced
+                'a commit has failed, and may have happened: '
+                f'{told(primary_code(unanswered.__cause__), self.path)}',
+                retry_after=RETRY_AFTER) from unanswered
         finally:
             with self._gate:
                 self._inside -= 1

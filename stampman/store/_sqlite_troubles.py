@@ -43,18 +43,19 @@ def told(code: str, path: Path) -> str:
 
 def is_full(error: Exception) -> bool:
     """Whether the file may not grow, but is what it was: it is read on."""
-    return _errorname(error) in (
+    return errorname(error) in (
         'SQLITE_IOERR_WRITE', 'SQLITE_IOERR_FSYNC', 'SQLITE_IOERR_TRUNCATE')
 
 
-def _errorname(error):
+def errorname(error: Exception) -> str:
+    """Return SQLite's result code, the extended one if the driver has it."""
     return getattr(getattr(error, 'orig', error), 'sqlite_errorname', '')
 
 
 def primary_code(error: Exception) -> str:
     """Return SQLite's primary result code as a word, or '' for a bug."""
     told = getattr(error, 'orig', error)
-    name = _errorname(error)
+    name = errorname(error)
     if name == 'SQLITE_ERROR' and any(
             words in str(told) for words in _OLD_SCHEMA):
         return 'SCHEMA'

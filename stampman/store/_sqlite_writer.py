@@ -6,6 +6,7 @@ from sqlalchemy import Engine
 
 from stampman.helpers.turns import turns
 from stampman.store._group_commit import Undone
+from stampman.store._sqlite_commits import Unanswered, may_have_happened
 from stampman.store._sqlite_troubles import driver, primary_code
 
 
@@ -23,7 +24,10 @@ class Writer:
 
     @contextmanager
     def transaction(self):
-        """Open a block that holds the write lock; durable at its end."""
+        """Open a block that holds the write lock; durable at its end.
+
+        Raises Unanswered where it cannot be known whether it is.
+        """
         if self._connection is None:
             self._connection = self._engine.connect()
             self._driver = self._connection.connection.driver_connection
@@ -31,9 +35,17 @@ class Writer:
             self._begin()
             yield self._connection
             with turns.aside:       # it waits for the disk
-                self._driver.commit()
+                self._commit()
         except BaseException:
             self._undo()
+            raise
+
+    def _commit(self):
+        try:
+            self._driver.commit()
+        except driver.Error as error:
+            if may_have_happened(self._driver, error):
+                raise Unanswered from error
             raise
 
     def _undo(self):

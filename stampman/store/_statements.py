@@ -101,11 +101,10 @@ CLAIM = Hot(update(messages).where(_ID).values(
 
 # -- on its way --------------------------------------------------------------
 
-EXTENDED = update(messages).where(_HELD).values(
+EXTEND = Hot(update(messages).where(_HELD).values(
     lease_until=bindparam('until'),
-    possible_duplicate=or_(
-        _M.possible_duplicate, bindparam('twice', type_=Boolean)))
-EXTEND = Hot(EXTENDED)
+    possible_duplicate=or_(_M.possible_duplicate,
+                           bindparam('twice', type_=Boolean))))
 NEXT = select(func.coalesce(func.max(_A.number), 0) + 1).where(
     _A.message_id == bindparam('message_id')).scalar_subquery()
 BEGUN = ('id', 'service', 'provider', 'round', 'started_at', 'envelope',
@@ -133,11 +132,10 @@ IS_ACCEPTED = {'state': State.accepted.value, 'next_attempt_at': None,
 ACCEPTED = Hot(update(messages).where(_ID).values(
     possible_duplicate=or_(_M.possible_duplicate, _TAKEN_TWICE),
     **IS_ACCEPTED))
-EACH_ACCEPTED = update(recipients).where(
+ALL_ACCEPTED = Hot(update(recipients).where(
     _R.message_id == bindparam('of')).values(
     status=State.accepted.value, reason='',
-    provider_message_id=bindparam('theirs'))
-ALL_ACCEPTED = Hot(EACH_ACCEPTED)
+    provider_message_id=bindparam('theirs')))
 SETTLED = update(messages).where(_ID).values(
     possible_duplicate=bindparam('twice'), **IS_ACCEPTED)
 SETTLE_ONE = update(recipients).where(
