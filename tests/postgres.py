@@ -34,6 +34,7 @@ SETTINGS = {
 # For what is not about durability: all else is as it was.
 FAST = {'fsync': 'off', 'full_page_writes': 'off'}
 HBA = 'local all all trust\nhost all postgres 127.0.0.1/32 trust\n' \
+    'host replication postgres 127.0.0.1/32 trust\n' \
     'host all all 127.0.0.1/32 scram-sha-256\n'
 # Whoever holds the other end of its input has ended: so must the server.
 LIMITED = 'ulimit -S -f "$1"; shift; exec "$@"'
@@ -190,7 +191,7 @@ class PostgresServer:
         except FileNotFoundError:
             return False
         return lines[0] == str(self.process.pid) \
-            and lines[7:8] == ['ready   ']
+            and lines[7:8] in (['ready   '], ['standby '])
 
     def _until(self, true):
         give_up_at = time.monotonic() + PATIENCE

@@ -23,13 +23,12 @@ class TlsFront(RawServer):
     `encrypted` and `refused` count the connections with TLS and without.
     """
 
-    def __init__(self, behind: int):
+    def __init__(self, behind: int, context: ssl.SSLContext | None = None):
+        """`context` has another certificate."""
         super().__init__(self._speak)
         self._behind = behind
         self.encrypted = self.refused = 0
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        trustme.CA().issue_cert('postgres.invalid').configure_cert(
-            self._context)
+        self._context = context or _unknown()
 
     def _speak(self, connection, _server):
         wish = connection.recv(8)
@@ -56,3 +55,9 @@ class TlsFront(RawServer):
                 if not told:
                     return
                 (far if one is client else client).sendall(told)
+
+
+def _unknown():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert('postgres.invalid').configure_cert(context)
+    return context

@@ -260,6 +260,10 @@ def test_under_load_nothing_is_lost_or_doubled(
     time.sleep(0.4)
     for load in loads:
         load.end()
+    assert_nothing_is_lost_or_doubled(store, loads)
+
+
+def assert_nothing_is_lost_or_doubled(store, loads):
     added = set().union(*(load.added for load in loads))
     perhaps = set().union(*(load.perhaps for load in loads))
     stored = everything(store)
