@@ -99,12 +99,8 @@ def set_secrets(secrets: Iterable[str]) -> None:
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
     """Return `text` without the known secrets, and those of `secrets`."""
-    known, shortest = _known
-    if secrets:
-        known = *known, *secrets
-    elif len(text) < shortest:      # as most texts of a line
-        return text
-    found = [secret for secret in known if secret in text]
+    known, _ = _known
+    found = [secret for secret in (*known, *secrets) if secret in text]
     return masking.redact(text, found) if found else text
 
 
@@ -112,7 +108,8 @@ def clean(text: str, secrets: Iterable[str] = ()) -> str:
     """Return `text` without secrets, whole addresses and query strings."""
     if len(text) > MAX_INPUT:
         return f'[{len(text)} characters withheld]'
-    text = redact(text, secrets)
+    if secrets or len(text) >= _known[1]:     # most texts are too short
+        text = redact(text, secrets)
     if '@' in text or '%' in text or '?' in text:   # not so in most
         text = masking.mask_addresses(masking.mask_queries(text))
     return text if len(text) <= MAX_TEXT else f'{text[:MAX_TEXT]}[...]'

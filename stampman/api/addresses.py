@@ -22,10 +22,11 @@ def url(path: str) -> str:
     gateway = current_app.gateway
     if gateway.environment.public_url:
         return gateway.environment.public_url + path
-    host = request.environ.get('HTTP_HOST', '').lower()
+    asked = request._get_current_object()
+    host = asked.environ.get('HTTP_HOST', '').lower()
     if _is_ours(host, gateway.config.trusted_hosts):
-        return f'{request.scheme}://{host}{request.root_path}{path}'
-    return request.root_path + path
+        return f'{asked.scheme}://{host}{asked.root_path}{path}'
+    return asked.root_path + path
 
 
 def link(path: str) -> str:

@@ -237,10 +237,11 @@ class Api(FlaskAPI):
         response = super().process_response(response)
         if response.status_code >= 400:
             body.drain()
-        environ = request.environ
+        asked = request._get_current_object()
+        environ = asked.environ
         told = response.headers
         told.extend(HEADERS)
-        if request.endpoint != 'static':
+        if asked.endpoint != 'static':
             told['Cache-Control'] = 'no-store'
             if 'Vary' in told:
                 response.vary.add('Accept')
@@ -249,7 +250,7 @@ class Api(FlaskAPI):
         told.add('X-Request-Id', environ['stampman.request_id'])
         taken = self.gateway.clock.monotonic() - environ['stampman.arrived']
         log.info('request', extra={
-            'method': request.method, 'path': request.path,
+            'method': asked.method, 'path': asked.path,
             'status': response.status_code, 'ms': round(taken * 1000, 1)})
         return response
 
