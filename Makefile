@@ -45,14 +45,15 @@ check: .venv-test
 	.venv/bin/python -m pytest -q tests/test_sanity.py
 
 # The real program under faults, in virtual time: `SEEDS=20000` for a night,
-# `START=17 SEEDS=1 POLICY=hold` for one again.
+# `START=17 SEEDS=1 POLICY=hold` for one again, `STORE=postgres` on a server.
 SEEDS = 2000
 START = 0
 POLICY = both
+STORE = sqlite
 
 simulate: .venv-test
 	@cd tests && ../.venv/bin/python -m simulation --seeds $(SEEDS) \
-		--start $(START) --policy $(POLICY)
+		--start $(START) --policy $(POLICY) --store $(STORE)
 
 # Ratios, as a table; nothing is asserted. Some minutes, on a quiet machine:
 # `make bench ARGS="--only sends,latency --rounds 7"`, `ARGS=--help`.

@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 
 from simulation.__main__ import report
+from simulation.databases import databases_of
 from simulation.plans import POLICIES, make
 from simulation.run import Simulation
 from simulation.shrinking import keep, shrink
@@ -18,8 +19,8 @@ SEEDS = range(100)      # under each policy
 
 @pytest.fixture(scope='module')
 def simulation():
-    with Simulation() as opened:
-        yield opened
+    with databases_of('sqlite') as databases:
+        yield Simulation(databases)
 
 
 @pytest.fixture(scope='module')

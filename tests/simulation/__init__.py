@@ -1,11 +1,11 @@
 """A deterministic simulation: the real program, a simulated world.
 
-What is real: the SQL store on a SQLite file, the gateway with intake,
-dispatch, pool, health and upkeep, the worker's steps and rounds, and the
-shared half of the services over HTTP, with its table of what an answer or a
-broken call means. What is simulated is handed in: the clocks, chance, ids,
-the pause, and in the place of the network a wire to providers that keep a
-ledger of what they took.
+What is real: the SQL store on a SQLite file or in a PostgreSQL server
+(`databases`), the gateway with intake, dispatch, pool, health and upkeep, the
+worker's steps and rounds, and the shared half of the services over HTTP, with
+its table of what an answer or a broken call means. What is simulated is
+handed in: the clocks, chance, ids, the pause, and in the place of the network
+a wire to providers that keep a ledger of what they took.
 
 One seed makes one plan (`plans`): what clients send and when, what breaks
 and where, what a person does. The plan runs in a `World` of several web and
@@ -16,7 +16,9 @@ which the process may be killed, or frozen for longer than its lease. A dead
 process does nothing more: whatever it asks of the world raises `Killed`,
 also in its `finally`. Commits are lost before or after their effect, the
 store is away, the wall clock jumps, the machine reboots, providers refuse,
-hang, take the message and lose the answer.
+hang, take the message and lose the answer. On PostgreSQL each statement of a
+transaction is a point, too: transactions are open side by side, wait for one
+another's locks, and end with their process (`interleaving`).
 
 After 600 virtual seconds all faults end. When everything is quiet some
 canaries are sent, many of them to be rejected. Then the ledger, the store

@@ -10,6 +10,7 @@ from collections import Counter
 
 import stampman
 
+from simulation.databases import STORES, databases_of
 from simulation.plans import POLICIES, make
 from simulation.run import Simulation, replay_command
 from simulation.shrinking import keep, shrink, sizes
@@ -24,7 +25,8 @@ def main(argv: list[str] | None = None) -> int:
         from simulation.mutating import main as run_mutants
         return run_mutants(asked.only)
     policies = POLICIES if asked.policy == 'both' else (asked.policy,)
-    with Simulation() as simulation:
+    with databases_of(asked.store) as databases:
+        simulation = Simulation(databases)
         if asked.seed is not None:
             return _replay(simulation, asked, policies)
         return _sweep(simulation, range(
@@ -39,6 +41,8 @@ def _arguments(argv):
     parser.add_argument('--start', type=int, default=0, metavar='SEED')
     parser.add_argument('--policy', choices=(*POLICIES, 'both'),
                         default='both')
+    parser.add_argument('--store', choices=STORES, default=STORES[0],
+                        help='what the messages are stored in')
     parser.add_argument('--seed', type=int, help='run this one alone')
     parser.add_argument('--trace', action='store_true',
                         help='with --seed: print every step')
@@ -103,7 +107,7 @@ def report(plan, result, parts=None) -> str:
         *(f'VIOLATION {one}' for one in result.violations),
         f'seed {plan.seed}, policy {plan.policy}: '
         f'{len(result.violations)} violations ({sizes(plan)})',
-        f'replay: {replay_command(plan, parts)}'])
+        f'replay: {replay_command(plan, result.store, parts)}'])
 
 
 def _smallest(simulation, plan):

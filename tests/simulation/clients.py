@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from stampman.helpers.delivery import Kind, Outcome, State
 from stampman.helpers.exceptions import (
-    Conflict, KeyReused, NotFound, RequestError, StoreUnavailable)
+    Conflict, KeyBusy, KeyReused, NotFound, RequestError, StoreUnavailable)
 from stampman.helpers.mail import submission
 
 from simulation.plans import Call
@@ -96,6 +96,10 @@ class Clients:
             world.history.counts['answered 503'] += 1
             box.append('503')
             return
+        except KeyBusy:
+            world.history.counts['key is busy'] += 1
+            box.append('409')
+            return
         except KeyReused:
             world.history.counts['key with another body'] += 1
             box.append('done')
@@ -122,7 +126,7 @@ class Clients:
         try:
             return {0: gateway.send(DOMAIN, found[0], arrived, call.key,
                                     call.at_once)}
-        except KeyReused:
+        except (KeyBusy, KeyReused):
             raise
         except RequestError:        # a date that has passed meanwhile
             return {}

@@ -203,9 +203,11 @@ def _progress(world, one, said):
     if one['state'] == 'uncertain' and not open_uncertain(one) \
             and one['crashes'] < MAX_CRASHES:
         yield 'I1', 'it is held, and nothing is uncertain'
-    recent = {attempt['replays'] or attempt['id']
-              for attempt in one['attempts'][one['restarted_after']:]
-              if attempt['kind'] == 'uncertain' and not attempt['resolved']}
+    since = one['attempts'][one['restarted_after']:]
+    # To ask about what began before a person's word is not to try again.
+    recent = {attempt['replays'] or attempt['id'] for attempt in since
+              if attempt['kind'] == 'uncertain' and not attempt['resolved']
+              } & {attempt['id'] for attempt in since}
     if len(recent) > MAX_UNCERTAIN:
         yield 'I7', f'it was tried on after {len(recent)} uncertain attempts'
     if world.poison_kills.get(one['id'], 0) > MAX_CRASHES \

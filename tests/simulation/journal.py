@@ -2,25 +2,18 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
-from stampman.store._sqlite import driver
+from stampman.store.schema import metadata
 
-NEVER = float('inf')
+from simulation.databases import NEVER, Databases
 
 
 class Journal:
-    """A reader of the database file of its own."""
+    """What is committed, of whatever database."""
 
-    def __init__(self, path: Path):
-        self._connection = driver.connect(
-            f'file:{path}?mode=ro', uri=True, isolation_level=None)
-
-    def close(self) -> None:
-        self._connection.close()
-
-    def rows(self, query: str, *values) -> list[tuple]:
-        return self._connection.execute(query, values).fetchall()
+    def __init__(self, databases: Databases):
+        self._databases = databases
+        self.rows = databases.rows
 
     def next_due(self, scheduler) -> float:
         """Return the virtual time when something is due; or NEVER."""
@@ -30,12 +23,15 @@ class Journal:
         if due is not None:
             times.append(due - scheduler.wall() + scheduler.time)
         if lease is not None:
-            clock = self.rows('SELECT ahead, boot FROM lease_clock')
-            ahead = clock[0][0] if clock and clock[0][1] == \
-                scheduler.clock().boot else NEVER
-            times.append(lease - ahead - scheduler.monotonic()
+            times.append(lease - self._databases.lease_time()
                          + scheduler.time)
         return min(times)
+
+    def is_held(self, message_id: str) -> bool:
+        """Say whether a message has a lease, be it run out."""
+        return bool(self.rows(
+            "SELECT 1 FROM messages WHERE id = ? AND state = 'sending'",
+            message_id))
 
     def is_busy(self) -> bool:
         """Say whether anything waits or is being sent, at first sight."""
@@ -104,9 +100,7 @@ class Journal:
 
     def dump(self) -> str:
         """Return all that the store holds, as text."""
-        tables = [name for name, in self.rows(
-            "SELECT name FROM sqlite_master WHERE type = 'table' "
-            'ORDER BY name')]
+        tables = sorted([*metadata.tables, 'alembic_version'])
         return '\n'.join(
             line for table in tables for line in sorted(
                 f'{table} {row}' for row in self.rows(

@@ -3,6 +3,8 @@ on a clock that no jump moves."""
 
 from simulation.ledger import History
 
+RELEASES = {'end': 1, 'finish': 0, 'change': 1}    # whose argument says what
+
 
 class Leases:
     """The leases that the store has given."""
@@ -13,42 +15,40 @@ class Leases:
         self._history = history
         self._until = {}        # message: virtual time
 
-    def before(self, name: str) -> frozenset[str]:
-        """Return what is held before the store is asked."""
-        return frozenset(id for id, in self._journal.rows(
-            "SELECT id FROM messages WHERE state = 'sending'")
-        ) if name == 'claim_due' else frozenset()
-
-    def after(self, name: str, args: tuple, found, held: frozenset) -> None:
+    def after(self, name: str, args: tuple, found, began: float) -> None:
         """See what was held and is another's now, and note what is given.
 
-        A lease begins when it is committed.
+        `began`: when the store was asked. No lease begins before that.
         """
-        now = self._scheduler.time
         if name == 'add_all':
             self._until |= {
-                one.message.id: now + one.claim.lease_until - (
+                one.message.id: began + one.claim.lease_until - (
                     one.attempt.started_at if one.attempt
                     else one.message.created_at)
                 for one in args[0] if one.claim}
         elif name == 'begin':
             claim, attempt, lease_until = args[:3]
             self._until[claim.message_id] = (
-                now + lease_until - attempt.started_at)
+                began + lease_until - attempt.started_at)
         elif name == 'claim_due':
             for one in found:
-                self._claimed(one.message.id, args, held)
+                self._claimed(one.message.id, args, began)
+        elif name in RELEASES:
+            released = args[RELEASES[name]]
+            released = getattr(released, 'message_id', released)
+            if not self._journal.is_held(released):
+                self._until.pop(released, None)
 
-    def _claimed(self, message_id, args, held):
-        now = self._scheduler.time
-        if message_id in held:
+    def _claimed(self, message_id, args, began):
+        if message_id in self._until:
             self._history.counts['rescues'] += 1
-            if (left := self._until.get(message_id, now) - now) > 0.01:
+            left = self._until[message_id] - self._scheduler.time
+            if left > 0.01:
                 self._history.violated(
                     'I8', f'{message_id} is rescued {left:.1f} s before its '
                     'lease has run out')
-        _, began, lease_until = args[:3]
-        self._until[message_id] = now + lease_until - began
+        _, now, lease_until = args[:3]
+        self._until[message_id] = began + lease_until - now
 
     def end_all(self) -> None:
         """Nobody holds anything over a reboot."""

@@ -16,16 +16,17 @@ class Change(NamedTuple):
 
 
 class Mutant(NamedTuple):
-    """One way to break the program, that some seeds in so many show. What
-    fewer would show is held by a test of its own."""
+    """One way to break the program, that some seeds in so many show, on a
+    kind of store. What fewer would show is held by a test of its own."""
 
     name: str
     changes: tuple[Change, ...]
     seeds: int = 150
+    store: str = 'sqlite'
 
 
-def _mutant(name, path, old, new, seeds=150):
-    return Mutant(name, (Change(path, old, new),), seeds)
+def _mutant(name, path, old, new, seeds=150, store='sqlite'):
+    return Mutant(name, (Change(path, old, new),), seeds, store)
 
 
 _DISPATCH, _DELIVERY = 'dispatch.py', 'helpers/delivery.py'
@@ -242,4 +243,18 @@ CANCELLED = frozenset({State.queued, State.deferred, State.sending})
 '''),
 )
 
-MUTANTS = PROTOCOL + UNCERTAIN + REST
+SERVER = (
+    _mutant('who claims locks nothing', _STATEMENTS, '''\
+    Hot(due.with_for_update(skip_locked=True)) for due in _DUE)
+''', '''\
+    Hot(due) for due in _DUE)
+''', store='postgres'),
+    _mutant('leases on the wall clock of a machine', 'store/_lease_clock.py',
+            '''\
+        return connection.info[SERVER_TIME] if self._asks else now
+''', '''\
+        return now
+''', store='postgres'),
+)
+
+MUTANTS = PROTOCOL + UNCERTAIN + REST + SERVER

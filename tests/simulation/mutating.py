@@ -63,7 +63,7 @@ def hunt(mutant: Mutant) -> Found:
         mutate(folder, mutant)
         ran = subprocess.run(
             ['nice', '-n', '19', sys.executable, '-m', 'simulation', '--quick',
-             '--seeds', str(mutant.seeds)],
+             '--seeds', str(mutant.seeds), '--store', mutant.store],
             cwd=TESTS, capture_output=True, text=True, timeout=LONGEST,
             env={**os.environ, 'PYTHONPATH': str(folder)})
         if ran.returncode == 0:

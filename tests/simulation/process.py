@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 from stampman.gateway import Gateway, Surroundings
 from stampman.helpers.exceptions import CommitUnknown, StoreUnavailable
-from stampman.store._sqlite import SqliteDatabase
 from stampman.store.sql import SqlStore
 from stampman.worker import Worker
 
@@ -34,26 +33,6 @@ class SimulatedGateway(Gateway):
                                  process.world.providers[name])
                 for name, settings in pool.config.services.items()))
             for domain, pool in self.pools.items()}
-
-
-class Database(SqliteDatabase):
-    """The real one, for one process after another: what SQLAlchemy has
-    compiled is kept, which else takes half of a run. Connections are not."""
-
-    def __init__(self, path):
-        super().__init__(path, pragmas={'synchronous': 'OFF'})
-        self._engines = {}
-
-    def _engine(self, connect):
-        reads = connect == self._connect
-        if reads not in self._engines:
-            self._engines[reads] = super()._engine(connect)
-        return self._engines[reads]
-
-    def move(self, path) -> None:
-        """Be the database at `path` from now on."""
-        self.close()
-        self.path = path
 
 
 class Store:
@@ -85,9 +64,7 @@ class Process:
         self.frozen_until = 0.0
         self.clock = world.scheduler.clock()
         self._chance = random.Random(f'{world.plan.seed}/{self.name}')
-        self.database = world.databases.pop() if world.databases \
-            else Database(world.path)
-        self.database.move(world.path)
+        self.database = world.databases.take(self)
         self.gateway = SimulatedGateway(
             world.config, Surroundings(
                 self.clock, self._chance.random, self._pause, world.new_id,
@@ -118,8 +95,7 @@ class Process:
     def die(self) -> None:
         """Be no more; the connections close, as any dead process's do."""
         self.alive = False
-        self.database.close()
-        self.world.databases.append(self.database)
+        self.world.databases.give_back(self.database)
 
     # -- what its threads do -------------------------------------------------
 
@@ -153,6 +129,15 @@ class Process:
         self._live()
         self.world.scheduler.wait(seconds)
 
+    def in_transaction(self) -> None:
+        """Come to a statement of a transaction that is open."""
+        self.point(f'in {self.world.scheduler.current.asks}')
+
+    def meets(self, what: str) -> None:
+        """Note what befalls a transaction of ours."""
+        self.world.history.counts[what] += 1
+        self.world.note(self, what.upper())
+
     def _pause(self, seconds):
         self.point('pause')
         self.wait(seconds)
@@ -172,11 +157,13 @@ class Process:
         if lost == 'lose_before' or world.store_is_out():
             self.world.note(self, f'FAILS {name}', about)
             raise self._failure(lost)('simulated: nothing happened')
-        held = world.leases.before(name)
-        found = operation(*args, **options)
-        world.leases.after(name, args, found, held)
-        if name in WRITES:
-            world.changed()
+        began, world.scheduler.current.asks = world.scheduler.time, name
+        try:
+            found = operation(*args, **options)
+        finally:
+            if name in WRITES:
+                world.changed()
+        world.leases.after(name, args, found, began)
         if name == 'add_all':
             world.submitted.update({
                 one.message.id: int(one.email.subject) for one in args[0]})

@@ -1,14 +1,10 @@
 """One run of a plan, from its first letter to the verdict."""
 
 import hashlib
-import logging
-import tempfile
-from pathlib import Path
 from typing import NamedTuple
 
-from stampman.store import open_store
-
 from simulation.clients import Clients
+from simulation.databases import Databases, in_silence
 from simulation.invariants import check, unsettled
 from simulation.ledger import Violation
 from simulation.plans import HEAL, Plan
@@ -17,60 +13,41 @@ from simulation.world import World
 LONGEST = 4 * 3600.0        # virtual seconds until all must be quiet
 AT_LEAST = 240.0    # virtual seconds after the faults, for a person's acts
 CANARIES_WITHIN = 120.0     # virtual seconds
-MEMORY = Path('/dev/shm')
 
 
 class Result(NamedTuple):
-    """What came of a run; `digest` is of all steps and the whole store."""
+    """What came of a run; `digest` is of all steps and the whole store,
+    which is one of the kind `store`."""
 
     violations: tuple[Violation, ...]
     counts: dict[str, int]
     lines: list[str]
     digest: str
+    store: str
 
 
-def replay_command(plan: Plan, parts: str | None = None) -> str:
+def replay_command(plan: Plan, store: str, parts: str | None = None) -> str:
     """Return what shows a run again, from the first step."""
     only = f" --keep '{parts}'" if parts else ''
-    return f'cd tests && python -m simulation --seed {plan.seed} ' \
-        f'--policy {plan.policy} --trace{only}'
+    return f'cd tests && python -m simulation --store {store} ' \
+        f'--seed {plan.seed} --policy {plan.policy} --trace{only}'
 
 
 class Simulation:
-    """Runs plans, each on a fresh copy of one migrated database."""
+    """Runs plans, each on a database that is as good as new."""
 
-    def __init__(self):
-        self._folder = tempfile.TemporaryDirectory(
-            dir=MEMORY if MEMORY.is_dir() else None)
-        self.folder = Path(self._folder.name)
-        self.template = self.folder / 'template.db'
-        store = open_store(f'sqlite:///{self.template}')
-        store.migrate()
-        store.close()
-        self._databases = []
-
-    def close(self) -> None:
-        self._folder.cleanup()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *failure):
-        self.close()
+    def __init__(self, databases: Databases):
+        self._databases = databases
 
     def run(self, plan: Plan, whole: bool = False) -> Result:
         """Run a plan and hold it against every invariant; with the `whole`
         of its trace, or the last steps that matter."""
-        log = logging.getLogger('stampman')
-        level = log.level
-        log.setLevel(logging.CRITICAL)
-        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            world = World(plan, self.template, Path(folder), self._databases)
+        with in_silence():
+            world = World(plan, self._databases)
             try:
                 return _run(world, whole)
             finally:
                 world.close()
-                log.setLevel(level)
 
 
 def _run(world, whole):
@@ -87,7 +64,8 @@ def _run(world, whole):
     return Result(
         tuple(world.history.violations), dict(world.history.counts),
         world.history.lines(whole),
-        hashlib.sha256(f'{dump}\n{steps}'.encode()).hexdigest())
+        hashlib.sha256(f'{dump}\n{steps}'.encode()).hexdigest(),
+        world.databases.name)
 
 
 def _until_quiet(world, clients):

@@ -33,6 +33,7 @@ class Task:
     def __init__(self, name: str, process: Any, run: Callable[[], Any]):
         self.name = name
         self.process = process
+        self.asks = ''              # what of the store
         self.greenlet = greenlet.greenlet(run)
 
     @property

@@ -1,14 +1,13 @@
 """The world of one run: machine, store, providers, processes, faults."""
 
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from stampman.helpers.config import Config, ServiceSettings
 from stampman.helpers.delivery import Timing
 
-from simulation import journal
+from simulation.databases import Databases
+from simulation.journal import Journal
 from simulation.leases import Leases
 from simulation.ledger import History, Ledger
 from simulation.plans import HEAL, SERVICES, Plan
@@ -46,17 +45,14 @@ def config_of(plan: Plan) -> Config:
 class World:
     """What there is, and what is done to it."""
 
-    def __init__(self, plan: Plan, template: Path, folder: Path,
-                 databases: list):
-        """`databases` are those that no process has now."""
+    def __init__(self, plan: Plan, databases: Databases):
         self.plan = plan
         self.scheduler = Scheduler(f'{plan.seed}/{plan.policy}')
         self.history = History()
         self.ledger = Ledger()
         self.databases = databases
-        self.path = folder / 'messages.db'
-        shutil.copy(template, self.path)
-        self.journal = journal.Journal(self.path)
+        databases.begin(self.scheduler, plan.seed)
+        self.journal = Journal(databases)
         self.leases = Leases(self.scheduler, self.journal, self.history)
         self.config = config_of(plan)
         self.timing = Timing(rounds=plan.rounds)
@@ -100,7 +96,7 @@ class World:
             if process.alive:
                 process.die()
         self.scheduler.end()
-        self.journal.close()
+        self.databases.end()
 
     def some_process(self) -> Process | None:
         """Return a process that serves requests, if one is alive."""
@@ -173,7 +169,8 @@ class World:
         for one in list(self.processes.values()):
             self.kill(one, 'reboot')
         self.scheduler.reboot()
-        self.leases.end_all()
+        if self.databases.on_machine:
+            self.leases.end_all()
 
     def commit_lost(self, name: str) -> str:
         """Return which end of this commit is lost, if any."""
