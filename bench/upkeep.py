@@ -2,10 +2,12 @@
 
 `python -m bench.upkeep --messages 1000000` prints a table: while old
 messages are given up (by the worker's own steps, without its rests between
-them), while SQLite vacuums the file, and while nothing is done: how long a
-trickle of sends took, and how long a neighbour of theirs waited for the
-write lock of the file at most. And how long a migration of such a store
-holds it. SQLite alone: no lock of PostgreSQL's stops all who write.
+them), while the file is made smaller (by the same, after half of all messages
+are gone), while SQLite vacuums it at once, which Stampman never does, and
+while nothing is done: how long a trickle of sends took, and how long a
+neighbour of theirs waited for the write lock of the file at most. And how
+long a migration of such a store holds it. SQLite alone: no lock of
+PostgreSQL's stops all who write.
 """
 
 import argparse
@@ -106,6 +108,21 @@ def _counts(engine):
             table)).scalar() for table in (schema.messages, schema.emails)]
 
 
+def shrinking(url: str, seconds: float) -> str:
+    """Give back what is free in the file for so many seconds; tell how much.
+    """
+    path, store = Path(url.removeprefix('sqlite:///')), open_store(url)
+    before, steps = path.stat().st_size, []
+    until = time.monotonic() + seconds
+    while (began := time.monotonic()) < until and store.shrink():
+        steps.append((time.monotonic() - began) * 1000)
+    store.drop_traces()     # the log holds what the file is to be
+    store.close()
+    given = (before - path.stat().st_size) / 1e6
+    return f'{given:.0f} of {before / 1e6:.0f} MB given back, in ' \
+        f'{len(steps)} steps of {percentile(sorted(steps), 0.5):.0f} ms'
+
+
 def vacuum(url: str, seconds: float) -> str:
     """Vacuum the file."""
     connection = driver.connect(url.removeprefix('sqlite:///'), timeout=30)
@@ -115,7 +132,7 @@ def vacuum(url: str, seconds: float) -> str:
     return f'took {time.monotonic() - began:.1f} s'
 
 
-ACTS = {one.__name__: one for one in (retention, vacuum)}
+ACTS = {one.__name__: one for one in (retention, shrinking, vacuum)}
 
 
 # -- what is seen -------------------------------------------------------------
@@ -185,6 +202,8 @@ def table(asked: argparse.Namespace, folder: Path) -> None:
         store.fill(asked.messages, asked.size, STORED_FOR)
         bench = Bench(store, provider, asked.rate, asked.seconds)
         for meanwhile in ('nothing', *ACTS, 'nothing'):
+            if meanwhile == 'shrinking':
+                fill.forget_half(fill.engine_for(store.url))
             print(rounds.line(bench.seen(meanwhile)), flush=True)
     print(rounds.line(migrated(folder, asked.messages, asked.size)))
 
