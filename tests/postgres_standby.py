@@ -25,7 +25,8 @@ class Standby(PostgresServer):
             # Set only now: until somebody follows no commit would end.
             self._primary.run(
                 "ALTER SYSTEM SET synchronous_standby_names TO '*'")
-            self._primary.run('SELECT pg_reload_conf()')
+            # Not just told: one of its processes may hear of it later.
+            self._primary.restart('fast')
             self._until(self._is_waited_for)
         except BaseException:
             self.__exit__()

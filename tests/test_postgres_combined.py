@@ -14,6 +14,7 @@ from stampman.store.sql import SqlStore
 from backends import (
     NOW, POOL, add_claimed, attempt, email, ended, held, message)
 from clocks import machine
+from crashing.running import until
 from postgres_proxy import Proxy
 from postgres_stores import at_once, fresh, hold, name, store
 
@@ -140,17 +141,17 @@ def test_an_end_that_waits_for_a_rescue_knows_what_it_did(fresh):
     there, claim = add_claimed(one)
     begun = attempt()
     one.begin(claim, begun, NOW + 60)
-    rescued, go_on = threading.Event(), threading.Event()
+    rescued = threading.Event()
 
     def rescue(connection):
         hold(connection, there.id)
         assert following.orphan(connection, there.id, NOW + 61)
         rescued.set()
-        go_on.wait(20)
+        until(lambda: connection.execute(text(
+            'SELECT count(*) FROM pg_locks WHERE NOT granted')).scalar())
 
     def end():
         rescued.wait(20)
-        threading.Timer(0.2, go_on.set).start()     # it waits by then
         return two.end(ended(begun, 'accepted'), there.id)
 
     assert at_once(lambda: one._database.write(rescue), end)[1] is True

@@ -6,6 +6,8 @@ The kernel refuses to sync, to the threads of these tests alone.
 import os
 import resource
 import shutil
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -127,28 +129,12 @@ def test_a_journal_that_is_not_synced_has_surely_changed_nothing(
     assert there(store) == before
 
 
-def test_a_journal_that_is_gone_unsynced_is_found_done(tmp_path):
-    """Whoever gets an error looks, and sees it. The folder is opened to be
-    synced when the journal is gone: under the number that is free then."""
-    held = os.open(os.devnull, os.O_RDONLY)
-    put_fresh(tmp_path / 'messages.db')
-    store = sqlite_store(tmp_path, journal_mode='delete')
-    assert rates(store) == 0        # its connection is made
-
-    def work(connection):
-        connection.exec_driver_sql("INSERT INTO rates VALUES ('x', 1, 1)")
-        os.close(held)
-
-    told = on_a_bad_disk(lambda: store._database.write(work), held)
-    assert isinstance(told, StoreUnavailable)
-    assert rates(store) == 1
-    store.close()
-    assert rates(store) == 1
-
-
-def rates(store):
-    return store._database.write(lambda connection: connection.exec_driver_sql(
-        'SELECT count(*) FROM rates').scalar())
+def test_a_journal_that_is_gone_is_believed_when_that_is_synced(tmp_path):
+    """Until then it may come back, and undo what it was for."""
+    told = subprocess.run(
+        [sys.executable, '-m', 'unsynced_journal', str(tmp_path)],
+        cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ['CommitUnknown', 'StoreUnavailable', '1']
 
 
 def test_one_that_was_refused_its_lock_has_surely_not_happened(

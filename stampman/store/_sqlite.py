@@ -101,6 +101,7 @@ class SqliteDatabase:
         self._gate = threading.Condition()
         self._inside = 0            # blocks that are open now
         self._forking = False
+        self._is_unsynced = False   # the end of a rollback journal
         _forks.tell(self)
 
     def write(self, work: Work) -> Result:
@@ -203,6 +204,8 @@ class SqliteDatabase:
         with self._gate:
             while self._forking:
                 self._gate.wait()
+            if self._is_unsynced:
+                self._sync_directory()
             opened = self._open()
             self._inside += 1
         try:
@@ -212,6 +215,7 @@ class SqliteDatabase:
                 raise _unavailable(trouble) from error
             raise
         except Unanswered as unanswered:    # the connections stay: who opens
+            self._is_unsynced = self.journal_mode != 'wal'
             raise CommitUnknown(            # anew finds what is not synced
                 'a commit has failed, and may have happened: '
                 f'{told(primary_code(unanswered.__cause__), self.path)}',
@@ -240,6 +244,13 @@ class SqliteDatabase:
             raise _unavailable('this process was forked while its parent '
                                'used the database: start it anew')
         return self._opened
+
+    def _sync_directory(self):
+        """What is read after a journal is gone may be believed when that is
+        durable: else it comes back, and undoes what it was for."""
+        with _alone(self.path.parent) as directory:
+            os.fsync(directory)
+        self._is_unsynced = False
 
     def _retire(self):
         """Use the connections no more; those of a parent are not ours."""

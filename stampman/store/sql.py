@@ -93,7 +93,8 @@ class SqlStore(SharedTables):
 
     def add_all(self, entries, rate=None, key=None):
         prepared = adding.Prepared(entries)
-        if self._combined and prepared.is_plain and rate is key is None:
+        if self._combined and prepared.is_plain \
+                and key is None and rate is None:
             return self._combined.add(prepared)
         try:
             self._add(prepared, rate, key)
