@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 BUSY_TIMEOUT = 5.0          # seconds to wait for another's transaction
 READERS = 8                 # connections of a process that read
+READ_CACHE = -256           # KB of each: what others write makes it void
 WHOLE_CHECK = 64 << 20      # bytes up to which a file is checked at start
 # What is free in the file is used again. Where it is more than a share of all
 # pages, some are given back at a time: others want to write, too.
@@ -236,8 +237,8 @@ class SqliteDatabase:
                 os.getpid(), _identity(self.path), writer,
                 GroupCommit(writer.transaction, writer.part,
                             self._busy_timeout),
-                Readers(self._engine(self._connect), READERS,
-                        self._busy_timeout))
+                Readers(self._engine(lambda: self._connect(
+                    cache_size=READ_CACHE)), READERS, self._busy_timeout))
             log.info('SQLite %s, journal_mode=%s, %s', driver.sqlite_version,
                      self.journal_mode, self.path)
         if self._opened.pid != os.getpid():
@@ -284,10 +285,8 @@ class SqliteDatabase:
         return create_engine('sqlite://', module=driver, creator=connect,
                              poolclass=NullPool)
 
-    def _connect(self, busy_timeout=None):
-        """Connect to a file that exists: SQLite itself would make one.
-
-        `busy_timeout`: milliseconds, if not the usual ones."""
+    def _connect(self, **pragmas):
+        """Connect to a file that exists: SQLite itself would make one."""
         connection = driver.connect(
             f'file:{quote(str(self.path))}?mode=rw', uri=True,
             timeout=self._busy_timeout, isolation_level=None,
@@ -300,10 +299,8 @@ class SqliteDatabase:
                     'synchronous': _SYNCHRONOUS[mode], 'foreign_keys': 'ON',
                     'fullfsync': 'ON', 'checkpoint_fullfsync': 'ON',
                     'secure_delete': 'ON',      # what is erased is gone
-                    **self._pragmas}.items():
+                    **self._pragmas, **pragmas}.items():
                 connection.execute(f'PRAGMA {name}={value}')
-            if busy_timeout is not None:
-                connection.execute(f'PRAGMA busy_timeout={busy_timeout}')
         except BaseException:
             connection.close()
             raise
