@@ -126,7 +126,7 @@ def test_a_server_that_is_frozen_holds_nobody_for_long(url, own_postgres):
     assert time.monotonic() - began < 20
     own_postgres.thaw()
     page, _ = until_it_works(lambda: store.page(POOL))
-    assert page[-1].id == there.id
+    assert there.id in {one.id for one in page}     # and perhaps the other
     store.close()
 
 

@@ -255,6 +255,18 @@ SERVER = (
 ''', '''\
         return now
 ''', store='postgres'),
+    _mutant('leases by the caller, where one statement begins',
+            'store/_lease_clock.py', '''\
+        if self._asks or lasts is None:
+''', '''\
+        if lasts is None:
+''', store='postgres'),
+    _mutant('one statement begins what somebody else holds',
+            'store/_combined.py', '''\
+_HELD = sql.EXTEND.statement.values(
+''', '''\
+_HELD = update(messages).where(_M.id == bindparam('of')).values(
+''', store='postgres'),
 )
 
 MUTANTS = PROTOCOL + UNCERTAIN + REST + SERVER
