@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from stampman import backoff, logs
 from stampman.helpers import recipients
+from stampman.helpers.commits import is_done_now
 from stampman.helpers.delivery import (
     Attempt, Claim, Clock, Kind, Message, Outcome, State, Timing, must_hold)
 from stampman.helpers.exceptions import (
@@ -34,9 +35,9 @@ class StoreJournal:
 
     def __init__(self, dispatch, claim: Claim, message: Message,
                  acceptance=None, until: float = math.inf):
-        """`acceptance` stores the message, where it is not stored yet.
-        `until` a time (monotonic seconds) it may be found out what became
-        of a commit."""
+        """`acceptance` stores the message, where it is not stored yet. What
+        became of a commit may be found out `until` a time (monotonic
+        seconds)."""
         self._store = dispatch.store
         self._clock = dispatch.clock
         self._pause = dispatch.pause
@@ -97,37 +98,21 @@ class StoreJournal:
         try:
             return self._store.begin(*begins)
         except CommitUnknown:
+            # Each try has the same id and the same claim: one of them
+            # succeeds at most, and none after a rescue.
             while self._clock.monotonic() < give_up_at:
                 self._pause(self._timing.between_tries)
-                if self._begins_now(*begins):
+                if is_done_now(lambda: self._has_begun(attempt),
+                               lambda: self._store.begin(*begins)):
                     log.warning('a commit was not answered; it is known now')
                     return self.claim._replace(lease_until=lease_until)
             raise
 
-    def _begins_now(self, claim, attempt, lease_until, again):
-        """Try to begin an attempt that may have begun; say whether it surely
-        has. Raises LeaseLost where somebody goes on without us.
-
-        It has the same id in each try, and each has the same claim: one of
-        them succeeds at most, and none after a rescue.
-        """
-        has_begun = self._has_begun(attempt)
-        if has_begun is not False:
-            return bool(has_begun)
-        try:
-            self._store.begin(claim, attempt, lease_until, again)
-        except StoreUnavailable:
-            return False
-        except LeaseLost:
-            raise
-        except Exception:       # the earlier try was just faster, perhaps
-            if self._has_begun(attempt) is False:
-                raise
-            return False
-        return True
-
     def _has_begun(self, attempt):
-        """Whether it is stored, and still open; None: nobody can say."""
+        """Whether it is stored, and still open; None: nobody can say.
+
+        Raises LeaseLost where somebody goes on without us.
+        """
         try:
             stored = self._store.message(self.message.pool, self.message.id)
         except StoreUnavailable:

@@ -7,11 +7,12 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from stampman.helpers.commits import is_done_now
 from stampman.helpers.config import DAY, PoolConfig
 from stampman.helpers.delivery import (
     Attempt, Claim, Clock, IdempotencyKey, Message, Recipient, State, Timing)
 from stampman.helpers.exceptions import (
-    CommitUnknown, Forbidden, InvalidFields, KeyBusy, KeyTaken, NotFound,
+    CommitUnknown, Forbidden, InvalidFields, KeyTaken, NotFound,
     RequestError, StoreUnavailable)
 from stampman.helpers.mail import Email, Submission
 
@@ -181,39 +182,20 @@ class Intake(NamedTuple):
         The ids stay the same: whichever try succeeds, it is the only one.
         Raises what refuses them, and CommitUnknown at the end of the time.
         """
+        ours = pool.domain, entries[0].message.id
         pause = SOON
         last = until - LAST * self.timing.request
         while self.clock.monotonic() + pause < last:
             self.pause(pause)
             pause = min(2 * pause, LATER)
-            if self._is_stored_now(pool, entries, key):
+            if is_done_now(
+                    lambda: self._is_there(*ours),
+                    lambda: self.store.add_all(entries, pool.rate, key)):
                 log.warning('a commit was not answered; it is known now')
                 return
         raise CommitUnknown(
             f'{unknown.detail}. {_advice(pool, entries, key)}',
             retry_after=key and unknown.retry_after) from unknown
-
-    def _is_stored_now(self, pool, entries, key):
-        """Try to store them; say whether they surely are.
-
-        The transaction of an earlier try may last: then its rows, or its
-        key, or the pool's bucket, are locked. Where they are not, that try
-        is over, and what refuses this one may be what that one has stored.
-        """
-        ours = pool.domain, entries[0].message.id
-        is_there = self._is_there(*ours)
-        if is_there is not False:
-            return bool(is_there)
-        try:
-            self.store.add_all(entries, pool.rate, key)
-        except (StoreUnavailable, KeyBusy):
-            return False
-        except Exception:
-            is_there = self._is_there(*ours)
-            if is_there is False:
-                raise
-            return bool(is_there)
-        return True
 
     def _is_there(self, domain, message_id):
         """Whether it is stored; None where nobody can say."""
