@@ -8,11 +8,12 @@ from collections import Counter
 
 import pytest
 
-from simulation.__main__ import report
 from simulation.databases import databases_of
 from simulation.plans import POLICIES, make
 from simulation.run import Simulation
 from simulation.shrinking import keep, shrink
+
+from seeds import FAULTS, run_all
 
 SEEDS = range(100)      # under each policy
 
@@ -32,21 +33,14 @@ def counts():
 @pytest.mark.parametrize('policy', POLICIES)
 def test_nothing_is_lost_and_nothing_silently_doubled(
         simulation, counts, policy):
-    for seed in SEEDS:
-        plan = make(seed, policy)
-        result = simulation.run(plan)
-        counts.update(result.counts)
-        if result.violations:
-            pytest.fail(report(plan, result), pytrace=False)
+    counts.update(run_all(simulation, SEEDS, policy))
 
 
 def test_the_faults_really_happen(simulation, counts):
     if not counts:      # this test is run alone
         for seed in SEEDS[:20]:
             counts.update(simulation.run(make(seed, 'failover')).counts)
-    assert {'kills', 'freezes', 'commits lost', 'store outages', 'stops',
-            'clock jumps', 'poison', 'proofs', 'replayed answers',
-            'rescues', 'key with another body', 'answered 503'} <= set(counts)
+    assert FAULTS <= set(counts)
 
 
 @pytest.mark.parametrize('policy', POLICIES)
